@@ -1,0 +1,1 @@
+"""Energy self-generation, from device to dashboard: the shared core."""

@@ -1,0 +1,28 @@
+"""The one command-line entry: `selfgen COMMAND`.
+
+Each module of this package holds the commands of one subject as a typer application named `app`.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import typer
+
+app = typer.Typer(
+    name="selfgen",
+    help="Selfgen: energy self-generation, from device to dashboard.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SUBJECTS = ("stack", "simulate", "registry", "landing", "jobs", "druid", "demo", "measure", "dashboards")
+
+for _subject in SUBJECTS:
+    importlib.import_module(f"selfgen.cli.{_subject}").register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,470 @@
+"""Druid: its supervisors, the replacing of hours, and queries.
+
+>>> from selfgen.clients import druid
+>>> druid.apply_supervisors(settings)
+{'topic_performance': 'unchanged', 'wind_alarm': 'unchanged', 'wind_report': 'changed'}
+>>> druid.replace(settings, "panel_report", [path], start, end).rows
+1000
+>>> druid.query(settings, "SELECT COUNT(*) AS n FROM panel_report WHERE panel_id = %(panel)s", {"panel": "p1"})
+[{'n': 24}]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pydruid.db.api
+import requests
+from pydruid.db.exceptions import Error as PydruidError
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential,
+    wait_fixed,
+)
+
+from selfgen.columns import BATCHED, STREAMED
+from selfgen.settings import ROOT, Settings
+
+SPECS_DIR = ROOT / "druid_specs"
+
+#: The overlord answers 503 and 307 while it has no leader: worth asking again, as is a lost connection.
+_TRANSIENT = (requests.ConnectionError, requests.Timeout)
+_PATIENCE_S = 30.0
+_POLL_S = 0.2
+
+#: An input without rows: Druid takes neither an empty list of files nor empty text.
+_NO_ROWS = {
+    "inputSource": {"type": "inline", "data": "timestamp"},
+    "inputFormat": {"type": "csv", "findColumnsFromHeader": True},
+}
+
+_Value = TypeVar("_Value")
+
+
+class DruidError(Exception):
+    """Druid did not do what was asked; the message says what, where and why."""
+
+
+class UnknownDatasource(DruidError):
+    """The data source has no rows yet: Druid knows a table only once it has a segment."""
+
+
+class TaskFailed(DruidError):
+    """An ingestion task failed."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A finished replace: the task that did it, the rows now in the hours, and how long it took."""
+
+    task_id: str
+    rows: int
+    seconds: float
+
+
+# -- specs -------------------------------------------------------------------------------------------
+
+
+def read_spec(datasource: str) -> dict[str, Any]:
+    """Return a data source's specification as its file states it."""
+    spec: dict[str, Any] = json.loads((SPECS_DIR / f"{datasource}.json").read_text())
+    return spec
+
+
+def supervisor_spec(settings: Settings, datasource: str) -> dict[str, Any]:
+    """Return the Kafka supervisor of a streamed data source, with this system's addresses in it."""
+    template = Template((SPECS_DIR / f"{datasource}.json").read_text())
+    spec: dict[str, Any] = json.loads(template.substitute(bootstrap_servers=settings.bootstrap_servers))
+    return spec
+
+
+def replace_spec(
+    datasource: str, files: Sequence[Path], start: datetime, end: datetime, task_id: str
+) -> dict[str, Any]:
+    """Return the batch task that makes the rows of `files` all the rows of `[start, end)`.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        JSON lines, plain or gzipped, with `timestamp` in epoch milliseconds. Where there are none, the
+        hours are emptied.
+    start, end : datetime
+        Full UTC hours.
+
+    Raises
+    ------
+    ValueError
+        If the range is empty or not on full hours.
+    """
+    hours = [moment.astimezone(UTC) for moment in (start, end)]
+    if hours[0] >= hours[1] or any(hour.timestamp() % 3600 for hour in hours):
+        raise ValueError(f"{start.isoformat()}/{end.isoformat()} is not a range of full UTC hours")
+    spec = read_spec(datasource)
+    spec["id"] = task_id
+    spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] = ["/".join(map(_iso, hours))]
+    spec["spec"]["ioConfig"] |= (
+        {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}} if files else _NO_ROWS
+    )
+    return spec
+
+
+def differences(stated: Any, running: Any, path: str = "") -> list[str]:
+    """Return one line for each thing that is stated and not so in what runs.
+
+    Druid completes a specification with its defaults, so what only runs is no difference.
+    """
+    if isinstance(stated, Mapping) and isinstance(running, Mapping):
+        lines = (
+            differences(value, running.get(key), f"{path}.{key}" if path else key)
+            for key, value in stated.items()
+        )
+        return [line for part in lines for line in part]
+    if isinstance(stated, list) and isinstance(running, list) and len(stated) == len(running):
+        pairs = enumerate(zip(stated, running, strict=True))
+        return [line for i, (one, other) in pairs for line in differences(one, other, f"{path}[{i}]")]
+    return [] if stated == running else [f"{path}: {json.dumps(running)} → {json.dumps(stated)}"]
+
+
+# -- supervisors -------------------------------------------------------------------------------------
+
+
+def running_supervisor(settings: Settings, datasource: str) -> dict[str, Any] | None:
+    """Return a supervisor as the overlord runs it, with Druid's defaults in it; None where there is none."""
+    answer = _overlord(settings, "GET", f"supervisor/{datasource}", allowed=(404,))
+    return None if answer.status_code == 404 else answer.json()
+
+
+def diff_supervisors(settings: Settings) -> dict[str, list[str]]:
+    """Return what `apply_supervisors` would change, by data source."""
+    return {
+        name: differences(supervisor_spec(settings, name), running_supervisor(settings, name) or {})
+        for name in STREAMED
+    }
+
+
+def apply_supervisors(settings: Settings) -> dict[str, str]:
+    """Make the supervisors those of `druid_specs/`; one that is as stated goes on undisturbed.
+
+    Returns
+    -------
+    dict of str to str
+        `created`, `changed` or `unchanged`, by data source.
+    """
+    return {name: _apply_supervisor(settings, name) for name in STREAMED}
+
+
+def _apply_supervisor(settings: Settings, datasource: str) -> str:
+    before = running_supervisor(settings, datasource)
+    # the overlord compares the two with its defaults filled in, so it is the one to decide
+    _overlord(
+        settings,
+        "POST",
+        "supervisor?skipRestartIfUnmodified=true",
+        body=supervisor_spec(settings, datasource),
+    )
+    if before is None:
+        return "created"
+    return "unchanged" if running_supervisor(settings, datasource) == before else "changed"
+
+
+def supervisor_status(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return how each supervisor is: `state`, `healthy`, `lag`, and what became of the rows it read.
+
+    `processed`, `processed_with_error`, `unparseable` and `thrown_away` are those of the running tasks.
+    """
+    return {name: _supervisor_status(settings, name) for name in STREAMED}
+
+
+def _supervisor_status(settings: Settings, datasource: str) -> dict[str, Any]:
+    answer = _overlord(settings, "GET", f"supervisor/{datasource}/status", allowed=(404,))
+    if answer.status_code == 404:
+        return {"state": "MISSING", "healthy": False}
+    payload = answer.json()["payload"]
+    groups: dict[str, dict[str, Any]] = _overlord(settings, "GET", f"supervisor/{datasource}/stats").json()
+    totals = [
+        task.get("totals", {}).get("buildSegments", {}) for tasks in groups.values() for task in tasks.values()
+    ]
+    return {
+        "state": payload["detailedState"],
+        "healthy": payload["healthy"],
+        "lag": payload.get("aggregateLag"),
+        "processed": sum(total.get("processed", 0) for total in totals),
+        "processed_with_error": sum(total.get("processedWithError", 0) for total in totals),
+        "unparseable": sum(total.get("unparseable", 0) for total in totals),
+        "thrown_away": sum(total.get("thrownAway", 0) for total in totals),
+        "errors": [error["message"] for error in payload.get("recentErrors", [])],
+    }
+
+
+# -- batch -------------------------------------------------------------------------------------------
+
+
+def replace(
+    settings: Settings,
+    datasource: str,
+    files: Sequence[Path],
+    start: datetime,
+    end: datetime,
+    *,
+    timeout: float = 600.0,
+) -> Replacement:
+    """Make the rows of `files` all the rows of `[start, end)`, and return once queries see them.
+
+    The exchange is atomic for each hour. Two runners at once do no harm: Druid's locks let one task wait for
+    the other, and the later one's rows stand.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        JSON lines (gzipped or not) on a disk that Druid's indexer sees; none empties the hours.
+    start, end : datetime
+        Full UTC hours.
+    timeout : float
+        Seconds for all of it.
+
+    Raises
+    ------
+    TaskFailed
+        With the task's own message. The hours are as they were.
+    DruidError
+        If rows lay outside the hours, or the new rows were not served in time.
+    """
+    if datasource not in BATCHED:
+        raise ValueError(f"{datasource} is not loaded in batches; those are {', '.join(BATCHED)}")
+    began = time.monotonic()
+    deadline = began + timeout
+    # one id for this call: a submission repeated after a lost answer cannot start a second task
+    task_id = f"replace_{datasource}_{start.astimezone(UTC):%Y%m%dT%H}_{uuid.uuid4().hex}"
+    try:
+        _submit(settings, replace_spec(datasource, files, start, end, task_id))
+        _await_task(settings, task_id, deadline)
+    except BaseException:
+        # nobody waits for it any more: it must not replace the hours later, by surprise
+        with suppress(DruidError):
+            _overlord(settings, "POST", f"task/{task_id}/shutdown", allowed=(400, 404))
+        raise
+    rows = _rows_written(settings, task_id)
+    _await_served(settings, datasource, start, end, deadline)
+    return Replacement(task_id, rows, time.monotonic() - began)
+
+
+def _submit(settings: Settings, spec: dict[str, Any]) -> None:
+    answer = _overlord(settings, "POST", "task", body=spec, allowed=(400,))
+    # a repeated submission is refused because the task is there already, which is what was wanted
+    if not answer.ok and _overlord(settings, "GET", f"task/{spec['id']}/status", allowed=(404,)).status_code == 404:
+        raise DruidError(f"Druid refused the task {spec['id']}: {answer.text[:500]}")
+
+
+def _await_task(settings: Settings, task_id: str, deadline: float) -> None:
+    def status() -> dict[str, Any]:
+        answer = _overlord(settings, "GET", f"task/{task_id}/status")
+        found: dict[str, Any] = answer.json()["status"]
+        return found
+
+    final = _until(
+        status,
+        lambda found: found["statusCode"] != "RUNNING",
+        deadline,
+        f"Druid's task {task_id} did not end in time: see its log, or the overlord's list of pending tasks",
+    )
+    if final["statusCode"] != "SUCCESS":
+        raise TaskFailed(f"Druid's task {task_id} failed: {final.get('errorMsg') or 'no message'}")
+
+
+def _rows_written(settings: Settings, task_id: str) -> int:
+    report = _overlord(settings, "GET", f"task/{task_id}/reports").json()
+    stats = report["ingestionStatsAndErrors"]["payload"]["rowStats"]
+    rows = stats.get("totals", stats)["buildSegments"]  # under `totals` where the task had subtasks
+    if rows["thrownAway"]:
+        raise DruidError(
+            f"Druid's task {task_id} replaced the hours, and left out {rows['thrownAway']} rows outside them"
+        )
+    return int(rows["processed"])
+
+
+def _await_served(settings: Settings, datasource: str, start: datetime, end: datetime, deadline: float) -> None:
+    """Wait until the broker routes queries of the range to the segments that now count."""
+    interval = f"{_iso(start)}_{_iso(end)}"
+
+    def missing() -> int:
+        # makes the coordinator read the metadata store now: else it may still show the segments replaced
+        answer = _coordinator(
+            settings,
+            f"datasources/{datasource}/loadstatus?forceMetadataRefresh=true&simple=true&interval={interval}",
+            allowed=(204, 404),
+        )
+        waiting = answer.json().get(datasource, 0) if answer.status_code == 200 else 0
+        if waiting:
+            return int(waiting)
+        unknown_to_broker = query(
+            settings,
+            'SELECT segment_id FROM sys.segments WHERE datasource = %(datasource)s AND "start" >= %(start)s'
+            ' AND "end" <= %(end)s AND is_published = 1 AND is_overshadowed = 0 AND is_available = 0',
+            {"datasource": datasource, "start": _iso(start), "end": _iso(end)},
+        )
+        return len(unknown_to_broker)
+
+    _until(
+        missing,
+        lambda count: count == 0,
+        deadline,
+        f"the new rows of {datasource} {interval} are stored, and not served yet: is Druid's historical running?",
+    )
+
+
+# -- queries -----------------------------------------------------------------------------------------
+
+
+def query(settings: Settings, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a Druid SQL query.
+
+    Parameters
+    ----------
+    sql : str
+        `%(name)s` stands for a parameter; with parameters, a percent sign is written `%%`.
+    parameters : mapping, optional
+        str, bool, int, float, aware datetime, or a sequence of them (for `IN (%(name)s)`).
+
+    Raises
+    ------
+    UnknownDatasource
+        If a table of the query has no rows yet; ask `exists` where that is to be expected.
+    DruidError
+        If Druid refuses the query, or its answer breaks off.
+    """
+    if parameters:
+        sql = sql % {name: _literal(value) for name, value in parameters.items()}
+    address = urlsplit(settings.broker)
+    connection = pydruid.db.api.connect(
+        host=address.hostname,
+        port=address.port,
+        scheme=address.scheme,
+        header=True,
+        context={"useApproximateCountDistinct": False},
+    )
+    try:
+        with closing(connection):
+            cursor = connection.cursor()
+            rows = cursor.execute(sql).fetchall()
+            names = [name for name, _ in cursor.description]
+    except PydruidError as error:
+        reason = str(error).partition("\nWas expecting")[0]
+        kind = UnknownDatasource if re.search(r"Object '.*' not found", reason) else DruidError
+        raise kind(f"Druid refused a query: {reason}") from error
+    except (requests.RequestException, json.JSONDecodeError) as error:
+        raise DruidError(f"Druid's broker at {settings.broker} gave no whole answer: {error}") from error
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def exists(settings: Settings, datasource: str) -> bool:
+    """Tell whether queries can name the data source, that is, whether it ever had rows."""
+    found = query(
+        settings,
+        "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
+        " WHERE TABLE_SCHEMA = 'druid' AND TABLE_NAME = %(datasource)s",
+        {"datasource": datasource},
+    )
+    return bool(found)
+
+
+def ping(settings: Settings) -> None:
+    """Return if the overlord leads and the broker answers queries.
+
+    Raises
+    ------
+    DruidError
+        If either does not.
+    """
+    if not _overlord(settings, "GET", "isLeader", allowed=(404,)).json().get("leader"):
+        raise DruidError(f"Druid's overlord at {settings.coordinator} does not lead yet")
+    query(settings, "SELECT 1")
+
+
+def _whole_rows(chunks: Iterable[str]) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads("".join(chunks))
+    return iter(rows)
+
+
+# pydruid's own reader loses every row of an answer that has a value ending in a backslash, and takes an
+# answer that broke off for a whole one; parsed as one document it is neither
+pydruid.db.api.rows_from_chunks = _whole_rows
+
+
+def _literal(value: Any) -> str:
+    """Return a value as SQL; pydruid's own quoting turns times into `None` and leaves `*` bare."""
+    match value:
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case int() | float():
+            return repr(value)
+        case datetime() if value.tzinfo is not None:
+            return f"TIMESTAMP '{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"[:-4] + "'"
+        case list() | tuple() if value:
+            return ", ".join(map(_literal, value))
+    raise TypeError(f"{value!r} cannot stand in a query")
+
+
+# -- HTTP --------------------------------------------------------------------------------------------
+
+
+def _overlord(
+    settings: Settings, method: str, path: str, *, body: Any = None, allowed: tuple[int, ...] = ()
+) -> requests.Response:
+    return _ask(f"{settings.coordinator}/druid/indexer/v1/{path}", method, body, allowed)
+
+
+def _coordinator(settings: Settings, path: str, *, allowed: tuple[int, ...] = ()) -> requests.Response:
+    return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", "GET", None, allowed)
+
+
+def _ask(url: str, method: str, body: Any, allowed: tuple[int, ...]) -> requests.Response:
+    """Ask Druid, again while it cannot answer; every request made here may be repeated."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(_TRANSIENT) | retry_if_result(lambda answer: answer.status_code >= 500),
+        stop=stop_after_delay(_PATIENCE_S),
+        wait=wait_exponential(multiplier=0.1, max=2.0),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    try:
+        answer: requests.Response = retrying(requests.request, method, url, json=body, timeout=20)
+    except requests.RequestException as error:
+        raise DruidError(f"Druid does not answer at {url}: {error}") from error
+    if not answer.ok and answer.status_code not in allowed:
+        raise DruidError(f"Druid refused {method} {url} ({answer.status_code}): {answer.text[:500]}")
+    return answer
+
+
+def _until(
+    probe: Callable[[], _Value], done: Callable[[_Value], bool], deadline: float, otherwise: str
+) -> _Value:
+    """Return the first value of `probe` that is `done`."""
+    retrying = Retrying(
+        retry=retry_if_result(lambda value: not done(value)),
+        stop=stop_after_delay(max(deadline - time.monotonic(), 0.0)),
+        wait=wait_fixed(_POLL_S),
+    )
+    try:
+        return retrying(probe)
+    except RetryError as error:
+        raise DruidError(otherwise) from error
+
+
+def _iso(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.000Z"

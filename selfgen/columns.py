@@ -1,0 +1,126 @@
+"""The data sources' columns: the one definition that jobs, Druid specs and Superset datasets follow.
+
+A column is (name, Druid type, unit or format, human label). `__time` is the requirement's `timestamp`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+DruidType = Literal["string", "double", "long"]
+
+
+class Column(NamedTuple):
+    """One column of a data source; `label` is what people read, `unit` is shown beside it."""
+
+    name: str
+    type: DruidType
+    label: str
+    unit: str = ""
+
+
+#: Carried by every report and alarm; what a registry look-up gives, in this order.
+ENRICHMENT = (
+    Column("client_id", "string", "Client"),
+    Column("name", "string", "Name"),
+    Column("apell_1", "string", "First surname"),
+    Column("apell_2", "string", "Second surname"),
+    Column("address", "string", "Address"),
+    Column("postal_code", "string", "Postal code"),
+    Column("client_type", "string", "Client type"),
+    Column("model", "string", "Model"),
+    Column("manufacture_date", "string", "Manufactured"),
+    Column("install_date", "string", "Installed"),
+    Column("latitude", "double", "Latitude", "°"),
+    Column("longitude", "double", "Longitude", "°"),
+    Column("time_zone", "string", "Time zone"),
+)
+
+_LOCAL = (
+    Column("local_time", "string", "Local time"),
+    Column("local_date", "string", "Local date"),
+)
+
+_ALARM = (
+    Column("power_low", "double", "Energy below expected", "Wh"),
+    Column("text_alarm", "string", "Alarm"),
+    Column("code", "string", "Code"),
+    Column("severity", "string", "Severity"),
+    Column("state", "string", "State"),
+    Column("started_at", "string", "Started"),
+)
+
+#: Reference slots of the differences, in the order of the columns that compare with them.
+DIFFERENCES = ("hour", "day", "month", "quar", "six", "year")
+#: Periods of the accumulators.
+ACCUMULATORS = ("day", "month", "quarter", "semestre", "year")
+
+DATASOURCES: dict[str, tuple[Column, ...]] = {
+    "panel_report": (
+        Column("panel_id", "string", "Panel"),
+        *ENRICHMENT,
+        *_LOCAL,
+        Column("power_gen", "double", "Energy", "Wh"),
+        *(Column(f"diff_last_{name}", "double", f"Change from last {name}", "Wh") for name in DIFFERENCES),
+        *(Column(f"acum_{name}", "double", f"Energy this {name}", "Wh") for name in ACCUMULATORS),
+        Column("power_max", "double", "Greatest power", "W"),
+        Column("expected_gen", "double", "Expected energy", "Wh"),
+        Column("estimated_gen", "double", "Energy spread over gaps", "Wh"),
+        Column("performance_ratio", "double", "Performance ratio"),
+        Column("completeness", "double", "Completeness"),
+        Column("samples", "long", "Samples"),
+    ),
+    "panel_alarm": (Column("panel_id", "string", "Panel"), *ENRICHMENT, *_ALARM),
+    "sensor_report": (
+        Column("light_id", "string", "Light sensor"),
+        *ENRICHMENT,
+        *_LOCAL,
+        Column("irradiation", "double", "Irradiation", "Wh/m²"),
+        Column("producible_gen", "double", "Producible energy", "Wh"),
+        Column("optimal_tilt", "double", "Best tilt", "°"),
+        Column("optimal_azimuth", "double", "Best azimuth", "°"),
+        Column("gain_vs_horizontal", "double", "Gain over horizontal"),
+        Column("confidence", "double", "Possible loss, 90 %"),
+        Column("completeness", "double", "Completeness"),
+        Column("samples", "long", "Samples"),
+    ),
+    "sensor_alarm": (Column("light_id", "string", "Light sensor"), *ENRICHMENT, *_ALARM),
+    "wind_report": (
+        Column("wind_id", "string", "Wind sensor"),
+        *ENRICHMENT,
+        Column("wind_speed", "double", "Mean wind speed", "m/s"),
+        Column("wind_gust", "double", "Gust", "m/s"),
+        Column("wind_min", "double", "Least wind speed", "m/s"),
+        Column("wind_direction", "double", "Wind direction", "°"),
+        Column("samples", "long", "Samples"),
+    ),
+    "wind_alarm": (
+        Column("wind_id", "string", "Wind sensor"),
+        *ENRICHMENT,
+        Column("wind_speed", "double", "Wind speed", "m/s"),
+        *(column for column in _ALARM if column.name != "power_low"),
+    ),
+    "topic_performance": (
+        Column("topic_id", "string", "Topic"),
+        Column("partition", "long", "Partition"),
+        Column("consumer", "string", "Consumer"),
+        Column("messages", "long", "Messages"),
+        Column("bytes", "long", "Bytes"),
+        Column("rejected", "long", "Refused"),
+        Column("duplicates", "long", "Duplicates"),
+        Column("lag", "long", "Lag"),
+        Column("delay_p50", "double", "Delay, median", "s"),
+        Column("delay_p95", "double", "Delay, 95 %", "s"),
+        Column("delay_p99", "double", "Delay, 99 %", "s"),
+        Column("delay_max", "double", "Delay, greatest", "s"),
+    ),
+}
+
+#: Loaded from Kafka as they come, or by the hour from files.
+STREAMED = ("wind_report", "wind_alarm", "topic_performance")
+BATCHED = ("panel_report", "panel_alarm", "sensor_report", "sensor_alarm")
+
+
+def names(datasource: str) -> tuple[str, ...]:
+    """Return the column names of a data source, without `__time`."""
+    return tuple(column.name for column in DATASOURCES[datasource])

@@ -1,0 +1,1 @@
+"""Messages to test and show the system with: measured, simulated, live."""

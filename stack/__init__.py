@@ -1,0 +1,1 @@
+"""The local stack: which servers, their jars, their configuration, and how they are run."""

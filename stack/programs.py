@@ -1,0 +1,56 @@
+"""The system's own long-running processes, run by the same supervisor as the servers.
+
+They are known here by their commands alone, so that the stack depends on no process.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from selfgen.settings import Settings
+from stack import probes
+from stack.servers import Server, flink_environment
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", name, *arguments]
+
+
+def _running(_settings: Settings) -> str | None:
+    """A process without an address is as ready as its supervisor says it runs."""
+    return None
+
+
+LANDING = tuple(
+    Server(
+        name=name,
+        description=f"landing of topic {topic}",
+        needs=("kafka", "mongodb", "couchbase"),
+        command=lambda _settings, module=name: _module(f"kafka_consumers.{module}"),
+        ready=_running,
+        stop_s=15,
+    )
+    for name, topic in (
+        ("streaming_sensor_wind", "wind"),
+        ("streaming_sensor_light", "light"),
+        ("streaming_panel", "panel"),
+    )
+)
+
+WIND = tuple(
+    Server(
+        name=name,
+        description=description,
+        needs=("kafka", "jobmanager", "taskmanager", *needs),
+        command=lambda _settings, module=name: _module(f"flink_jobs.{module}"),
+        environment=flink_environment,
+        ready=probes.flink_job(name),
+        stop_s=30,
+    )
+    for name, description, needs in (
+        ("rich_sensor_wind", "wind windows with place and owner", ("couchbase",)),
+        ("write_sensor_wind", "wind reports and alarms", ()),
+    )
+)
+
+PROGRAMS: dict[str, Server] = {program.name: program for program in (*LANDING, *WIND)}
