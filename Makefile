@@ -27,6 +27,7 @@ install-superset: .venv-superset/.ready ## Superset's own environment, from supe
 	@echo "installing Superset's environment"
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-superset
 	@VIRTUAL_ENV=.venv-superset $(BIN)/uv pip sync --quiet superset/requirements.lock
+	@.venv-superset/bin/python stack/superset/prepare.py --template
 	@touch $@
 
 jars: $(VENV)/.ready ## the servers' jars, by Maven

@@ -1,0 +1,1 @@
+"""The installers' processes, and the registry they and the pipeline share."""

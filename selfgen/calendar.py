@@ -1,11 +1,11 @@
 """Slots, days, months, quarters, semesters and years on a client's clock.
 
-A *slot* is the time between two successive borders. A border is an instant at which the client's clock shows a
-full hour, or at which the local date changes. Slots cover time without gap or overlap; they are 60 minutes long,
-but where a clock changes by a fraction of an hour (90 minutes on Lord Howe, both ways; 30 minutes in Pyongyang in
-2018). Instants are int64 milliseconds since 1970 in UTC.
+A *slot* is the time between two successive borders. A border is an instant at which the client's clock shows
+a full hour, or at which the local date changes. Slots cover time without gap or overlap; they are 60 minutes
+long, but where a clock changes by a fraction of an hour (90 minutes on Lord Howe, both ways; 30 minutes in
+Pyongyang in 2018). Instants are int64 milliseconds since 1970 in UTC.
 
->>> starts, ends = slots("Asia/Kathmandu", 1_704_067_200_000, 1_704_070_800_000)  # 2024-01-01T00:00Z, one hour
+>>> starts, ends = slots("Asia/Kathmandu", 1_704_067_200_000, 1_704_070_800_000)  # 2024-01-01T00:00Z, 1 h
 >>> local_parts("Asia/Kathmandu", starts)["local_time"].tolist()
 ['2024-01-01T06:00:00+05:45']
 """
@@ -51,7 +51,8 @@ class _Clock:
 
     def offset_at(self, instants: Int64) -> Int64:
         """Return the offset from UTC at each instant, ms."""
-        return self.offsets[np.searchsorted(self.changes, instants, side="right") - 1]
+        offsets: Int64 = self.offsets[np.searchsorted(self.changes, instants, side="right") - 1]
+        return offsets
 
     def slot_at(self, instants: Int64) -> Int64:
         """Return the index of the slot that holds each instant."""
@@ -125,11 +126,11 @@ def _months_before(dates: Int64, months: int) -> Int64:
     month = day.astype("datetime64[M]")
     earlier = month - months
     last = (earlier + 1).astype("datetime64[D]") - earlier.astype("datetime64[D]") - 1
-    return (earlier.astype("datetime64[D]") + np.minimum(day - month, last)).astype(np.int64)
+    moved: Int64 = (earlier.astype("datetime64[D]") + np.minimum(day - month, last)).astype(np.int64)
+    return moved
 
 
 def _period_numbers(dates: Int64) -> dict[str, Int64]:
-    """Return the number of the day, month, quarter, semester and year that each date lies in, since 1970."""
     months = dates.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
     return {"day": dates, **{name: months // length for name, length in _MONTHS_IN.items()}}
 
@@ -190,7 +191,8 @@ def slots_covering(zone: str, start_ms: int, end_ms: int) -> Int64:
     Returns
     -------
     numpy.ndarray
-        Borders in order of time, ms UTC, int64; the first at or before the start, the last at or after the end.
+        Borders in order of time, ms UTC, int64; the first at or before the start, the last at or after the
+        end.
     """
     clock = _clock_of(zone, start_ms, end_ms)
     first = np.searchsorted(clock.starts, start_ms, side="right") - 1
@@ -211,8 +213,8 @@ def local_parts(zone: str, instants_ms: npt.ArrayLike) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each instant: `local_time` (RFC 3339 with offset, to the second), `local_date` (YYYY-MM-DD), and
-        the number of the local period since 1970 under the names of `selfgen.columns.ACCUMULATORS` (int64).
+        A row for each instant: `local_time` (RFC 3339 with offset, to the second), `local_date`
+        (YYYY-MM-DD), and what `period_numbers` returns.
     """
     inverse, instants = _unique(instants_ms)
     if not len(instants):
@@ -230,12 +232,35 @@ def local_parts(zone: str, instants_ms: npt.ArrayLike) -> pd.DataFrame:
     return pd.DataFrame(columns).take(inverse).reset_index(drop=True)
 
 
+def period_numbers(zone: str, instants_ms: npt.ArrayLike) -> dict[str, Int64]:
+    """Return which local day, month, quarter, semester and year hold an instant.
+
+    Parameters
+    ----------
+    zone : str
+        IANA time zone.
+    instants_ms : array_like of int
+        Instants, ms UTC; cheap where many are alike.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        For each name of `selfgen.columns.ACCUMULATORS` the periods' numbers since 1970, int64.
+    """
+    inverse, instants = _unique(instants_ms)
+    if not len(instants):
+        return {name: np.empty(0, np.int64) for name in ACCUMULATORS}
+    clock = _clock_of(zone, int(instants.min()), int(instants.max()))
+    numbers = _period_numbers((instants + clock.offset_at(instants)) // DAY_MS)
+    return {name: number[inverse] for name, number in numbers.items()}
+
+
 def reference_slots(zone: str, slot_starts_ms: npt.ArrayLike) -> dict[str, Int64]:
     """Return the slots that the differences of a report compare with.
 
-    `hour` is the slot before. The others are the slot of the same local hour one day, month, quarter, semester or
-    year earlier, as `dateutil.relativedelta` counts (31 March less a month is 28 or 29 February). Where that hour
-    occurs twice on the other date: the same occurrence if there is one, else the first.
+    `hour` is the slot before. The others are the slot of the same local hour one day, month, quarter,
+    semester or year earlier, as `dateutil.relativedelta` counts (31 March less a month is 28 or 29 February).
+    Where that hour occurs twice on the other date: the same occurrence if there is one, else the first.
 
     Parameters
     ----------
@@ -247,8 +272,8 @@ def reference_slots(zone: str, slot_starts_ms: npt.ArrayLike) -> dict[str, Int64
     Returns
     -------
     dict of str to numpy.ndarray
-        For each name of `selfgen.columns.DIFFERENCES` the starts of the reference slots, ms UTC, int64; `MISSING`
-        where that hour does not occur on that date.
+        For each name of `selfgen.columns.DIFFERENCES` the starts of the reference slots, ms UTC, int64;
+        `MISSING` where that hour does not occur on that date.
     """
     inverse, instants = _unique(slot_starts_ms)
     if not len(instants):

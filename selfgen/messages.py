@@ -1,9 +1,10 @@
 """What devices send: the three message types, and the judgement of a batch of raw messages.
 
-The types are declared once. Decoding, the published JSON Schemas, the page for device makers and the simulator
-follow them.
+The types are declared once. Decoding, the published JSON Schemas, the page for device makers and the
+simulator follow them.
 
->>> batch = decode("panel", [b'{"panel_id": "p1", "timestamp": 1767225600000, "power": 250}', b"{"], 1767225601000)
+>>> messages = [b'{"panel_id": "p1", "timestamp": 1767225600000, "power": 250}', b"{"]
+>>> batch = decode("panel", messages, now_ms=1767225601000)
 >>> batch.element_ids, batch.event_times_ms.tolist()
 (['p1'], [1767225600000])
 >>> [(refused.index, refused.reason) for refused in batch.refused]
@@ -15,14 +16,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from msgspec import Meta, Struct
 
 from selfgen.registry import ID_FIELD
@@ -52,7 +54,8 @@ ElementId = Annotated[
 ]
 Timestamp: TypeAlias = (
     Annotated[
-        str, Meta(description="event time, RFC 3339 with an offset", extra_json_schema={"format": "date-time"})
+        str,
+        Meta(description="event time, RFC 3339 with an offset", extra_json_schema={"format": "date-time"}),
     ]
     | Annotated[int, Meta(description="event time, milliseconds since 1970-01-01T00:00:00Z")]
 )
@@ -65,9 +68,9 @@ class Wind(Struct, kw_only=True, omit_defaults=True):
     wind_id: ElementId
     timestamp: Timestamp
     wind_speed: Annotated[float, Meta(ge=0, le=120, description="m/s")]
-    wind_direction: Annotated[float, Meta(ge=0, lt=360, description="° clockwise from north, where it comes from")] | None = (
-        None
-    )
+    wind_direction: (
+        Annotated[float, Meta(ge=0, lt=360, description="° clockwise from north, where it comes from")] | None
+    ) = None
     temperature: Temperature | None = None
 
 
@@ -76,7 +79,9 @@ class Light(Struct, kw_only=True, omit_defaults=True):
 
     light_id: ElementId
     timestamp: Timestamp
-    irradiance: Annotated[float, Meta(ge=-50, le=2000, description="W/m², global horizontal; slightly negative at night")]
+    irradiance: Annotated[
+        float, Meta(ge=-50, le=2000, description="W/m², global horizontal; slightly negative at night")
+    ]
     temperature: Temperature | None = None
 
 
@@ -97,12 +102,12 @@ MESSAGE_TYPES: dict[str, type[Reading]] = {"wind": Wind, "light": Light, "panel"
 
 #: Why a message is refused, and what that means.
 REASONS: dict[str, str] = {
-    "malformed_json": "it is not JSON, or JSON that no store can keep (a field twice, half a character, too deep)",
+    "malformed_json": "it is not JSON, or says what no store can keep (a field twice, nested too deep)",
     "not_an_object": "it is JSON, but not an object",
     "missing_field": "a required field is not there",
     "wrong_type": "a field has another type than the contract says",
     "out_of_range": "a number is outside its limits, not a number, or infinite",
-    "bad_timestamp": "the timestamp is neither RFC 3339 with an offset nor integer epoch milliseconds, or before 2000",
+    "bad_timestamp": "it is neither RFC 3339 with an offset nor integer epoch milliseconds, or before 2000",
     "future_timestamp": "the timestamp is more than 5 minutes ahead",
     "too_large": "it is longer than 256 KiB",
     "invalid_utf8": "it is not UTF-8",
@@ -110,8 +115,9 @@ REASONS: dict[str, str] = {
 }
 
 
-class Refused(NamedTuple):
-    """A message that breaks the contract: its place in the batch, a code of `REASONS`, a sentence to act on."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that breaks the contract: its place in the batch, a code of `REASONS`, and what to do."""
 
     index: int
     reason: str
@@ -126,11 +132,11 @@ class Decoded:
     """
 
     topic: str
-    indexes: list[int] = field(default_factory=list)
-    element_ids: list[str] = field(default_factory=list)
-    event_times_ms: np.ndarray[Any, np.dtype[np.int64]] = field(default_factory=lambda: np.empty(0, np.int64))
-    messages: list[Reading | dict[str, Any]] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    indexes: list[int]
+    element_ids: list[str]
+    event_times_ms: np.ndarray[Any, np.dtype[np.int64]]
+    messages: list[Reading | dict[str, Any]]
+    refused: list[Refused]
 
 
 class _Refusal(Exception):
@@ -151,23 +157,93 @@ class _Contract:
     """What the judgement needs of a message type, read from its declaration."""
 
     def __init__(self, topic: str, type_: type[Reading]) -> None:
-        self.id_field = ID_FIELD[topic]  # type: ignore[index]
+        self.id_field = ID_FIELD[topic]
         info = msgspec.inspect.type_info(type_)
-        assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 - narrows the type
+        assert isinstance(info, msgspec.inspect.StructType)
         self.names = tuple(described.name for described in info.fields)
+        self.required = tuple(described.name for described in info.fields if described.required)
         self.values = {
-            described.name: _limits(described) for described in info.fields if described.name not in (self.id_field, "timestamp")
+            described.name: _limits(described)
+            for described in info.fields
+            if described.name not in (self.id_field, "timestamp")
         }
         strict = msgspec.defstruct(
             f"Strict{type_.__name__}", [], bases=(type_,), forbid_unknown_fields=True, kw_only=True, gc=False
         )
-        self.decode: Callable[[bytes], Reading] = msgspec.json.Decoder(strict).decode
+        self.decode: Callable[[bytes], Reading] = msgspec.json.Decoder(strict).decode  # type: ignore[assignment]
         self.row: Callable[[Reading], tuple[Any, ...]] = attrgetter(*self.names)
+
+    def judge(self, value: bytes | None, now_ms: int) -> tuple[str, int, dict[str, Any]]:
+        """Return element id, event time (epoch ms) and the whole object, or raise `_Refusal`."""
+        message = _parse(value)
+        if not isinstance(message, dict):
+            raise _Refusal("not_an_object", f"the message is {_name(message)}; send one JSON object")
+        missing = [name for name in self.required if name not in message]
+        if missing:
+            raise _Refusal("missing_field", f"the field {', '.join(map(_quoted, missing))} is required")
+        element_id = self._element_id(message[self.id_field])
+        event_time_ms = _timely(message["timestamp"], now_ms)
+        for name, limits in self.values.items():
+            if message.get(name) is not None or (limits.required and name in message):
+                message[name] = _measured(name, message[name], limits)
+        _check_storable(message, "the message")
+        return element_id, event_time_ms, message
+
+    def _element_id(self, element_id: Any) -> str:
+        if not isinstance(element_id, str):
+            raise _Refusal("wrong_type", f'"{self.id_field}" is {_name(element_id)}; it must be a string')
+        length = len(element_id.encode("utf-8", "surrogatepass"))
+        if not 1 <= length <= MAX_ID_BYTES:
+            raise _Refusal("bad_id", f'"{self.id_field}" has {length} bytes; 1 to {MAX_ID_BYTES} are taken')
+        if _control_character.search(element_id):
+            raise _Refusal("bad_id", f'"{self.id_field}" {_quoted(element_id)} holds a control character')
+        return element_id
+
+
+def _timely(time: Any, now_ms: int) -> int:
+    """Return a timestamp as epoch ms, or raise `_Refusal`."""
+    if isinstance(time, float) and time.is_integer():
+        time = int(time)  # 1.7e12 is an integer in JSON
+    known = isinstance(time, int | str) and not isinstance(time, bool)
+    event_time_ms = _event_time_ms(time) if known else -1
+    if event_time_ms > now_ms + MAX_AHEAD_MS:
+        ahead_s = (event_time_ms - now_ms) // 1000
+        raise _Refusal(
+            "future_timestamp", f'"timestamp" {_quoted(time)} is {ahead_s} s ahead; set the device\'s clock'
+        )
+    if event_time_ms >= EARLIEST_MS:
+        return event_time_ms
+    hint = (
+        "; are these seconds? send milliseconds"
+        if isinstance(time, int) and EARLIEST_MS <= time * 1000 <= now_ms + MAX_AHEAD_MS
+        else "; send RFC 3339 with an offset, or integer epoch milliseconds, 2000 or later"
+    )
+    raise _Refusal("bad_timestamp", f'"timestamp" is {_quoted(time)}{hint}')
+
+
+def _measured(name: str, value: Any, limits: _Limits) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Refusal("wrong_type", f'"{name}" is {_name(value)}; it must be a number')
+    if not limits.holds(value):
+        raise _Refusal("out_of_range", f'"{name}" is {value:.10g}; it must be {limits.text}')
+    return float(value)
+
+
+def _name(value: Any) -> str:
+    if value is None:
+        return "null"
+    kind = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}.get(
+        type(value), "a number"
+    )
+    return f"{kind}, {_quoted(value)}," if isinstance(value, bool | str | int | float) else kind
 
 
 def _limits(described: msgspec.inspect.Field) -> _Limits:
-    kinds = described.type.types if isinstance(described.type, msgspec.inspect.UnionType) else (described.type,)
-    number = next(kind for kind in kinds if isinstance(kind, msgspec.inspect.FloatType))
+    kinds = (
+        described.type.types if isinstance(described.type, msgspec.inspect.UnionType) else (described.type,)
+    )
+    plain = (kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind for kind in kinds)
+    number = next(kind for kind in plain if isinstance(kind, msgspec.inspect.FloatType))
     low, high, below = number.ge, number.le, number.lt
     text = " and ".join(
         f"{words} {limit:,.10g}".replace(",", " ")
@@ -190,6 +266,9 @@ _CONTRACTS = {topic: _Contract(topic, type_) for topic, type_ in MESSAGE_TYPES.i
 _Instant = Annotated[datetime, Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_LATEST_MS = 253_402_300_800_000  # the year 10000
+_LONGEST_INTEGER = 20  # characters of a 64-bit integer and its sign
+_LONGEST_QUOTE = 60
 
 
 def value_fields(topic: str) -> tuple[str, ...]:
@@ -220,13 +299,15 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         Accepted and refused together have each index once.
     """
     contract = _CONTRACTS[topic]
-    batch = Decoded(topic)
     decode_strictly, row_of = contract.decode, contract.row
+    indexes: list[int] = []
+    messages: list[Reading | dict[str, Any]] = []
+    element_ids: list[str] = []
     times: list[int | str] = []
-    unusual: list[tuple[int, bytes | None]] = []
+    unusual: list[int] = []
     for index, value in enumerate(values):
-        # The strict type takes what has declared fields only; everything else is judged one by one. Quotes are
-        # counted, because a parser keeps the last of two equal keys silently.
+        # The strict type takes what has declared fields only; everything else is judged one by one, below.
+        # Quotes are counted, because a parser keeps the last of two equal keys silently.
         try:
             message = decode_strictly(value)  # type: ignore[arg-type]
             row = row_of(message)
@@ -238,44 +319,141 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
                 and element_id.isascii()
                 and element_id.isprintable()
             )
-        except (ValueError, TypeError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # msgspec's errors and UnicodeDecodeError are ValueErrors
             usual = False
         if usual:
-            batch.indexes.append(index)
-            batch.element_ids.append(element_id)
-            batch.messages.append(message)
+            indexes.append(index)
+            messages.append(message)
+            element_ids.append(element_id)
             times.append(time)
         else:
-            unusual.append((index, value))
-    batch.event_times_ms = _event_times(times)
-    _set_aside_bad_times(batch, times, now_ms, unusual)
-    if unusual:
-        _judge_unusual(contract, batch, unusual, now_ms)
-    return batch
+            unusual.append(index)
+
+    event_times_ms = _event_times(times)
+    timely = (event_times_ms >= EARLIEST_MS) & (event_times_ms <= now_ms + MAX_AHEAD_MS)
+    if timely.all() and not unusual:
+        return Decoded(topic, indexes, element_ids, event_times_ms, messages, [])
+
+    accepted = [
+        (index, element_id, event_time_ms, message)
+        for index, element_id, event_time_ms, message, fits in zip(
+            indexes, element_ids, event_times_ms.tolist(), messages, timely.tolist(), strict=True
+        )
+        if fits
+    ]
+    unusual += [index for index, fits in zip(indexes, timely.tolist(), strict=True) if not fits]
+    refused: list[Refused] = []
+    for index in sorted(unusual):
+        try:
+            accepted.append((index, *contract.judge(values[index], now_ms)))
+        except _Refusal as refusal:
+            refused.append(Refused(index, refusal.reason, refusal.text))
+    accepted.sort(key=itemgetter(0))
+    return Decoded(
+        topic,
+        [row[0] for row in accepted],
+        [row[1] for row in accepted],
+        np.array([row[2] for row in accepted], np.int64),
+        [row[3] for row in accepted],
+        refused,
+    )
 
 
-def _event_times(times: Sequence[int | str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return epoch ms; what is no time becomes -1, which the caller's bounds refuse."""
+def _event_times(times: list[int | str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return epoch ms; what is no time becomes -1, which is before every bound."""
     if all(time.__class__ is str for time in times):
         try:
-            # ISO 8601 in C for the whole batch at once
+            # the whole batch at once, in C
             instants = pa.array(msgspec.convert(times, list[_Instant]), pa.timestamp("us", "UTC"))
-            return np.floor_divide(instants.cast(pa.int64()).to_numpy(), 1000)
+            microseconds: np.ndarray[Any, np.dtype[np.int64]] = instants.cast(pa.int64()).to_numpy()
+            return microseconds // 1000
         except (ValueError, OverflowError, pa.ArrowException):
             pass
-    return np.fromiter((_event_time(time) for time in times), np.int64, len(times))
+    return np.fromiter((_event_time_ms(time) for time in times), np.int64, len(times))
 
 
-def _event_time(time: int | str) -> int:
+def _event_time_ms(time: int | str) -> int:
     if isinstance(time, int):
-        return time if 0 <= time <= LATEST_MS else -1
+        return time if 0 <= time <= _LATEST_MS else -1
     try:
         return (msgspec.convert(time, _Instant) - _EPOCH) // _MILLISECOND
-    except (msgspec.ValidationError, OverflowError):
+    except msgspec.ValidationError:
         return -1
 
 
-def _set_aside_bad_times(
-    batch: Decoded, times: Sequence[int | str], now_ms: int, unusual: list[tuple[int, bytes | None]]
-) -> None:
-    ...
+def _parse(value: bytes | None) -> Any:
+    """Return the JSON value of raw bytes; raise `_Refusal` where there is none that a store can keep."""
+    if not value:
+        raise _Refusal("malformed_json", "the message is empty")
+    if len(value) > MAX_BYTES:
+        raise _Refusal("too_large", f"the message has {len(value)} bytes; at most {MAX_BYTES} are taken")
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _Refusal(
+            "invalid_utf8",
+            f"byte {error.start} (0x{value[error.start]:02x}) is not UTF-8; send JSON encoded as UTF-8",
+        ) from None
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        raise _Refusal("malformed_json", f"the message is nested deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        raise _Refusal(
+            "malformed_json", f"not JSON at character {error.pos}: {error.msg[0].lower()}{error.msg[1:]}"
+        ) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; a parser must not choose between two values of one field."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Refusal("malformed_json", f"the field {_quoted(twice)} stands twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    """Return an integer of 64 bits, or infinity for a longer one, which no field and no store takes."""
+    number = int(digits) if len(digits) <= _LONGEST_INTEGER else math.inf
+    return number if -(2**63) <= number < 2**63 else math.inf
+
+
+def _check_storable(value: Any, path: str, depth: int = 1) -> None:
+    """Refuse what JSON can say and the database cannot keep."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise _Refusal("malformed_json", f"{path} holds half a surrogate pair")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _Refusal(
+                "out_of_range", f"{path} holds a number that is not finite or does not fit 64 bits"
+            )
+    elif isinstance(value, dict | list):
+        if depth > MAX_DEPTH:
+            raise _Refusal("malformed_json", f"the message is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, list):
+            for item in value:
+                _check_storable(item, path, depth + 1)
+            return
+        for name, item in value.items():
+            _check_storable(name, "a field's name", depth)
+            if "\0" in name:
+                raise _Refusal(
+                    "malformed_json", f"the name of the field {_quoted(name)} holds the character U+0000"
+                )
+            _check_storable(item, _quoted(name) if depth == 1 else path, depth + 1)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer)
+
+
+def _quoted(value: Any) -> str:
+    """Return a value as it may stand in a sentence: short, and free of control characters and half pairs."""
+    text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"

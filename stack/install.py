@@ -53,7 +53,16 @@ def _bring(settings: Settings, pom: str) -> None:
     target = settings.jars_dir / POMS[pom]
     shutil.rmtree(target, ignore_errors=True)
     work = settings.jars_dir / "work" / pom.replace("/", "-")
-    command = ["mvn", "-q", "-B", "-f", str(HERE / pom / "pom.xml"), f"-Dout={target}", f"-Dwork={work}", "package"]
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-f",
+        str(HERE / pom / "pom.xml"),
+        f"-Dout={target}",
+        f"-Dwork={work}",
+        "package",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-15:])

@@ -136,7 +136,10 @@ def _start(
     if not supervisor.processes()[server.name]["pid"]:
         progress(server.name, "starting")
         _check_ports(settings, server)
-        _prepare(settings, server)
+        try:
+            _prepare(settings, server)
+        except OSError as error:
+            raise StackError(f"{server.name} could not be prepared: {error}") from error
         supervisor.start_program(server.name)
     _await_ready(settings, supervisor, server, stop)
     seconds = time.monotonic() - begun
@@ -269,7 +272,9 @@ def status(settings: Settings) -> list[Status]:
     programs = {name: program for name, program in PROGRAMS.items() if processes.get(name, {}).get("pid")}
     with ThreadPoolExecutor(max_workers=len(SERVERS)) as pool:
         return list(
-            pool.map(lambda server: _status(settings, server, processes), [*SERVERS.values(), *programs.values()])
+            pool.map(
+                lambda server: _status(settings, server, processes), [*SERVERS.values(), *programs.values()]
+            )
         )
 
 

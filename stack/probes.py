@@ -34,20 +34,22 @@ def http(port: str, path: str, accept: Callable[[Any], str | None] | None = None
 
 def kafka(settings: Settings) -> str | None:
     """Ask the broker for its metadata."""
-    from selfgen.clients.kafka import ping  # noqa: PLC0415 - librdkafka only where it is asked
+    from selfgen.clients.kafka import ping
 
     return ping(settings)
 
 
 def mongodb(settings: Settings) -> str | None:
     """Ask for a writable primary; make the single-node replica set where there is none yet."""
-    import pymongo  # noqa: PLC0415
-    from pymongo.errors import OperationFailure, PyMongoError  # noqa: PLC0415
+    import pymongo
+    from pymongo.errors import OperationFailure, PyMongoError
 
     not_yet_initialised = 94
     address = settings.address("mongodb")
     try:
-        with pymongo.MongoClient(f"mongodb://{address}/?directConnection=true", serverSelectionTimeoutMS=1000) as client:
+        with pymongo.MongoClient(
+            f"mongodb://{address}/?directConnection=true", serverSelectionTimeoutMS=1000
+        ) as client:
             if client.admin.command("hello")["isWritablePrimary"]:
                 return None
             try:
@@ -64,7 +66,7 @@ def mongodb(settings: Settings) -> str | None:
 
 def couchbase(settings: Settings) -> str | None:
     """Ask for the bucket's key-value service."""
-    from selfgen.clients.couchbase import ping  # noqa: PLC0415
+    from selfgen.clients.couchbase import ping
 
     return ping(settings)
 
@@ -72,7 +74,9 @@ def couchbase(settings: Settings) -> str | None:
 def zookeeper(settings: Settings) -> str | None:
     """Ask `ruok`."""
     try:
-        with socket.create_connection((settings.host, settings.port("zookeeper")), timeout=TIMEOUT_S) as connection:
+        with socket.create_connection(
+            (settings.host, settings.port("zookeeper")), timeout=TIMEOUT_S
+        ) as connection:
             connection.sendall(b"ruok")
             return None if connection.recv(16) == b"imok" else "does not answer ruok"
     except OSError as error:
@@ -82,15 +86,19 @@ def zookeeper(settings: Settings) -> str | None:
 def indexer(settings: Settings) -> str | None:
     """Ask the overlord whether it knows the indexer."""
     return http(
-        "coordinator", "/druid/indexer/v1/workers", lambda workers: None if workers else "the overlord has no worker yet"
+        "coordinator",
+        "/druid/indexer/v1/workers",
+        lambda workers: None if workers else "the overlord has no worker yet",
     )(settings)
 
 
 def taskmanager(settings: Settings) -> str | None:
     """Ask the JobManager for its TaskManagers' slots."""
-    return http("flink", "/overview", lambda body: None if body["taskmanagers"] else "no TaskManager is registered yet")(
-        settings
-    )
+    return http(
+        "flink",
+        "/overview",
+        lambda body: None if body["taskmanagers"] else "no TaskManager is registered yet",
+    )(settings)
 
 
 def flink_job(name: str) -> Probe:
@@ -98,7 +106,9 @@ def flink_job(name: str) -> Probe:
 
     def running(body: Any) -> str | None:
         jobs = [job for job in body["jobs"] if job["name"] == name]
-        if any(job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"] for job in jobs):
+        if any(
+            job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"] for job in jobs
+        ):
             return None
         return f"the cluster has no job {name} that runs"
 

@@ -6,6 +6,7 @@ They are known here by their commands alone, so that the stack depends on no pro
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from selfgen.settings import Settings
 from stack import probes
@@ -17,7 +18,7 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _running(_settings: Settings) -> str | None:
-    """A process without an address is as ready as its supervisor says it runs."""
+    """Take a process without an address for ready as soon as the supervisor runs it."""
     return None
 
 
@@ -53,4 +54,17 @@ WIND = tuple(
     )
 )
 
-PROGRAMS: dict[str, Server] = {program.name: program for program in (*LANDING, *WIND)}
+LIVE_FEED = Server(
+    name="live_feed",
+    description="the demo's devices, at real speed",
+    needs=("kafka",),
+    command=lambda settings: [
+        *(str(Path(sys.executable).with_name("selfgen")), "simulate", "live"),
+        *("--log", str(settings.build_dir / "demo" / "live.jsonl")),
+        *("--counts", str(settings.build_dir / "demo" / "live.json")),
+    ],
+    ready=_running,
+    stop_s=90,
+)
+
+PROGRAMS: dict[str, Server] = {program.name: program for program in (*LANDING, *WIND, LIVE_FEED)}

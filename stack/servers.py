@@ -76,7 +76,15 @@ def render(settings: Settings, template: str, **values: object) -> str:
 # ---------------------------------------------------------------------------------------------- Kafka
 def _kafka_java(settings: Settings, heap_mib: int, *arguments: str) -> list[str]:
     log = f"-Dlog4j2.configurationFile={HERE / 'kafka' / 'log4j2.xml'}"
-    return ["java", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", log, "-cp", classpath(settings, "kafka"), *arguments]
+    return [
+        "java",
+        f"-Xmx{heap_mib}m",
+        "-XX:+UseSerialGC",
+        log,
+        "-cp",
+        classpath(settings, "kafka"),
+        *arguments,
+    ]
 
 
 def _kafka_format(settings: Settings) -> list[str] | None:
@@ -91,7 +99,9 @@ KAFKA = Server(
     name="kafka",
     description="Kafka broker and controller (KRaft)",
     ports=("kafka", "kafka_controller"),
-    files=lambda s: {"server.properties": render(s, "kafka/server.properties", data=folder(s, "kafka") / "data")},
+    files=lambda s: {
+        "server.properties": render(s, "kafka/server.properties", data=folder(s, "kafka") / "data")
+    },
     prepare=_kafka_format,
     command=lambda s: _kafka_java(
         s, s.kafka_heap_mib, "kafka.Kafka", str(folder(s, "kafka") / "server.properties")
@@ -156,7 +166,12 @@ ZOOKEEPER = Server(
 
 
 def _druid(
-    role: str, ports: tuple[str, ...], needs: tuple[str, ...], ready: probes.Probe, direct_mib: int, description: str
+    role: str,
+    ports: tuple[str, ...],
+    needs: tuple[str, ...],
+    ready: probes.Probe,
+    direct_mib: int,
+    description: str,
 ) -> Server:
     def files(settings: Settings) -> Mapping[str, str]:
         data, extensions = folder(settings, "druid"), settings.jars_dir / "druid" / "extensions"
@@ -168,10 +183,17 @@ def _druid(
         }
 
     def command(settings: Settings) -> list[str]:
-        path = os.pathsep.join([str(folder(settings, role)), str(HERE / "druid"), classpath(settings, "druid/lib")])
+        path = os.pathsep.join(
+            [str(folder(settings, role)), str(HERE / "druid"), classpath(settings, "druid/lib")]
+        )
         return [
-            *("java", f"-Xmx{getattr(settings, f'{role}_heap_mib')}m", f"-XX:MaxDirectMemorySize={direct_mib}m"),
-            *(*JVM, *DRUID_JVM, f"-Djava.io.tmpdir={folder(settings, role) / 'tmp'}", "-cp", path),
+            *(
+                "java",
+                f"-Xmx{getattr(settings, f'{role}_heap_mib')}m",
+                f"-XX:MaxDirectMemorySize={direct_mib}m",
+            ),
+            *(*JVM, *DRUID_JVM, f"-Djava.io.tmpdir={folder(settings, role) / 'tmp'}"),
+            *(f"-Dderby.stream.error.file={folder(settings, role) / 'derby.log'}", "-cp", path),
             *("org.apache.druid.cli.Main", "server", role),
         ]
 
@@ -186,7 +208,12 @@ COORDINATOR = _druid(
     64, "Druid coordinator and overlord, with the metadata",
 )  # fmt: skip
 BROKER = _druid(
-    "broker", ("broker",), ("zookeeper",), probes.http("broker", "/druid/broker/v1/readiness"), 128, "Druid broker: SQL"
+    "broker",
+    ("broker",),
+    ("zookeeper",),
+    probes.http("broker", "/druid/broker/v1/readiness"),
+    128,
+    "Druid broker: SQL",
 )
 HISTORICAL = _druid(
     "historical", ("historical",), ("zookeeper",), probes.http("historical", "/druid/historical/v1/readiness"),
@@ -200,7 +227,7 @@ INDEXER = _druid(
 # ---------------------------------------------------------------------------------------------- Flink
 def flink_environment(settings: Settings) -> dict[str, str]:
     """Return the variables of everything that runs Flink: the cluster's processes and the jobs' clients."""
-    import pyflink  # noqa: PLC0415
+    import pyflink
 
     home = Path(pyflink.__file__).parent
     return {
@@ -217,7 +244,7 @@ def flink_environment(settings: Settings) -> dict[str, str]:
 
 
 def _flink_files(settings: Settings) -> Mapping[str, str]:
-    import pyflink  # noqa: PLC0415
+    import pyflink
 
     shipped = yaml.safe_load((Path(pyflink.__file__).parent / "conf" / "config.yaml").read_text())
     data = folder(settings, "flink") / "data"
@@ -233,8 +260,14 @@ def _flink_files(settings: Settings) -> Mapping[str, str]:
         slots=settings.taskmanager_slots,
         python=sys.executable,
     )
-    logs = {name: (HERE / "flink" / name).read_text() for name in ("log4j-console.properties", "log4j-cli.properties")}
-    return {"../flink/config.yaml": configuration, **{f"../flink/{name}": text for name, text in logs.items()}}
+    logs = {
+        name: (HERE / "flink" / name).read_text()
+        for name in ("log4j-console.properties", "log4j-cli.properties")
+    }
+    return {
+        "../flink/config.yaml": configuration,
+        **{f"../flink/{name}": text for name, text in logs.items()},
+    }
 
 
 def _flink_script(name: str) -> Callable[[Settings], list[str]]:
@@ -271,14 +304,19 @@ SUPERSET = Server(
     name="superset",
     description="Superset: the dashboards",
     ports=("superset",),
-    command=lambda s: [str(ROOT / ".venv-superset/bin/python"), str(HERE / "superset/serve.py")],
+    command=lambda s: [
+        *(str(ROOT / ".venv-superset/bin/python"), str(HERE / "superset/serve.py")),
+        *(s.address("superset"), str(s.superset_workers)),
+    ],
+    environment=lambda s: {"SUPERSET_HOME": str(folder(s, "superset"))},
     ready=probes.http("superset", "/health"),
 )
 
 SERVERS: dict[str, Server] = {
     server.name: server
     for server in (
-        KAFKA, MONGODB, COUCHBASE, ZOOKEEPER, COORDINATOR, BROKER, HISTORICAL, INDEXER, JOBMANAGER, TASKMANAGER, SUPERSET,
+        KAFKA, MONGODB, COUCHBASE, ZOOKEEPER, COORDINATOR, BROKER, HISTORICAL, INDEXER, JOBMANAGER, TASKMANAGER,
+        SUPERSET,
     )
 }  # fmt: skip
 

@@ -82,7 +82,6 @@ def write_configuration(settings: Settings, servers: list[Server]) -> Path:
                 "logfile_maxbytes": "5MB",
                 "pidfile": str(settings.stack_dir / "supervisord.pid"),
                 "childlogdir": str(log_path(settings, "x").parent),
-                "environment": f"{MARK}={_quote(str(settings.stack_dir.resolve()))}",
                 "identifier": "selfgen",
                 "minfds": "1024",
             },
@@ -109,7 +108,9 @@ class Supervisor:
         """Call over a connection of its own: a transport is neither safe for threads nor whole after an error."""
         transport = SupervisorTransport(None, None, f"unix://{socket_path(self.settings)}")
         try:
-            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor, method)(*arguments)
+            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor, method)(
+                *arguments
+            )
         finally:
             transport.close()
 
@@ -127,12 +128,18 @@ class Supervisor:
             self._reread()
             return
         command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        marked = os.environ | {MARK: str(self.settings.stack_dir.resolve())}
+        done = subprocess.run(command, capture_output=True, text=True, env=marked, check=False)
         if done.returncode != 0:
             raise StackError("the supervisor did not start", (done.stderr or done.stdout)[-2000:])
         self._await_answer()
 
-    @retry(retry=retry_if_exception_type(StackError), stop=stop_after_delay(15), wait=wait_fixed(0.1), reraise=True)
+    @retry(
+        retry=retry_if_exception_type(StackError),
+        stop=stop_after_delay(15),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    )
     def _await_answer(self) -> None:
         if not self.alive():
             raise StackError("the supervisor does not answer")
@@ -147,7 +154,7 @@ class Supervisor:
             self._call("addProcessGroup", name)
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """Return supervisord's own account of each program: `statename`, `pid`, `exitstatus`, …"""
+        """Return supervisord's own account of each program: `statename`, `pid`, `exitstatus` and so on."""
         if not self.alive():
             return {}
         return {split_namespec(info["name"])[1]: info for info in self._call("getAllProcessInfo")}

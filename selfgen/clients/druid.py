@@ -5,7 +5,7 @@
 {'topic_performance': 'unchanged', 'wind_alarm': 'unchanged', 'wind_report': 'changed'}
 >>> druid.replace(settings, "panel_report", [path], start, end).rows
 1000
->>> druid.query(settings, "SELECT COUNT(*) AS n FROM panel_report WHERE panel_id = %(panel)s", {"panel": "p1"})
+>>> druid.query(settings, "SELECT COUNT(*) AS n FROM panel_report WHERE panel_id = %(id)s", {"id": "p1"})
 [{'n': 24}]
 """
 
@@ -32,6 +32,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     retry_if_result,
+    stop_after_attempt,
     stop_after_delay,
     wait_exponential,
     wait_fixed,
@@ -42,8 +43,8 @@ from selfgen.settings import ROOT, Settings
 
 SPECS_DIR = ROOT / "druid_specs"
 
-#: The overlord answers 503 and 307 while it has no leader: worth asking again, as is a lost connection.
-_TRANSIENT = (requests.ConnectionError, requests.Timeout)
+#: Worth asking again. An overlord that is about to lead redirects to itself.
+_TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)
 _PATIENCE_S = 30.0
 _POLL_S = 0.2
 
@@ -65,7 +66,11 @@ class UnknownDatasource(DruidError):
 
 
 class TaskFailed(DruidError):
-    """An ingestion task failed."""
+    """An ingestion task failed; the hours it was to replace are as they were."""
+
+
+class TaskLost(TaskFailed):
+    """An ingestion task ended without a report, because its worker went away."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ def replace_spec(
     spec["id"] = task_id
     spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] = ["/".join(map(_iso, hours))]
     spec["spec"]["ioConfig"] |= (
-        {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}} if files else _NO_ROWS
+        {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}}
+        if files
+        else _NO_ROWS
     )
     return spec
 
@@ -151,10 +158,12 @@ def running_supervisor(settings: Settings, datasource: str) -> dict[str, Any] | 
 
 def diff_supervisors(settings: Settings) -> dict[str, list[str]]:
     """Return what `apply_supervisors` would change, by data source."""
-    return {
-        name: differences(supervisor_spec(settings, name), running_supervisor(settings, name) or {})
-        for name in STREAMED
-    }
+    return {name: _diff_supervisor(settings, name) for name in STREAMED}
+
+
+def _diff_supervisor(settings: Settings, datasource: str) -> list[str]:
+    running = running_supervisor(settings, datasource)
+    return ["not there"] if running is None else differences(supervisor_spec(settings, datasource), running)
 
 
 def apply_supervisors(settings: Settings) -> dict[str, str]:
@@ -197,7 +206,9 @@ def _supervisor_status(settings: Settings, datasource: str) -> dict[str, Any]:
     payload = answer.json()["payload"]
     groups: dict[str, dict[str, Any]] = _overlord(settings, "GET", f"supervisor/{datasource}/stats").json()
     totals = [
-        task.get("totals", {}).get("buildSegments", {}) for tasks in groups.values() for task in tasks.values()
+        task.get("totals", {}).get("buildSegments", {})
+        for tasks in groups.values()
+        for task in tasks.values()
     ]
     return {
         "state": payload["detailedState"],
@@ -221,6 +232,7 @@ def replace(
     start: datetime,
     end: datetime,
     *,
+    rows: int | None = None,
     timeout: float = 600.0,
 ) -> Replacement:
     """Make the rows of `files` all the rows of `[start, end)`, and return once queries see them.
@@ -234,39 +246,67 @@ def replace(
         JSON lines (gzipped or not) on a disk that Druid's indexer sees; none empties the hours.
     start, end : datetime
         Full UTC hours.
+    rows : int, optional
+        How many rows the files hold, where the caller knows: a count that differs is an error.
     timeout : float
         Seconds for all of it.
 
     Raises
     ------
+    FileNotFoundError
+        If a file does not exist here, or has no content at all.
     TaskFailed
         With the task's own message. The hours are as they were.
     DruidError
-        If rows lay outside the hours, or the new rows were not served in time.
+        If rows lay outside the hours or did not arrive, or were not served in time.
     """
     if datasource not in BATCHED:
         raise ValueError(f"{datasource} is not loaded in batches; those are {', '.join(BATCHED)}")
+    if unreadable := [str(file) for file in files if not file.is_file() or not file.stat().st_size]:
+        # Druid would take them for files without rows, and empty the hours
+        raise FileNotFoundError(f"no such file, or nothing in it: {', '.join(unreadable)}")
     began = time.monotonic()
     deadline = began + timeout
-    # one id for this call: a submission repeated after a lost answer cannot start a second task
-    task_id = f"replace_{datasource}_{start.astimezone(UTC):%Y%m%dT%H}_{uuid.uuid4().hex}"
+    again = Retrying(retry=retry_if_exception_type(TaskLost), stop=stop_after_attempt(3), reraise=True)
+    task_id, written = again(
+        lambda: _run(
+            settings, replace_spec(datasource, files, start, end, _task_id(datasource, start)), deadline
+        )
+    )
+    if rows is not None and written != rows:
+        raise DruidError(
+            f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?"
+        )
+    _await_served(settings, datasource, start, end, deadline=deadline)
+    return Replacement(task_id, written, time.monotonic() - began)
+
+
+def _task_id(datasource: str, start: datetime) -> str:
+    # one for each try: a submission repeated after a lost answer cannot start a second task
+    return f"replace_{datasource}_{start.astimezone(UTC):%Y%m%dT%H}_{uuid.uuid4().hex}"
+
+
+def _run(settings: Settings, spec: dict[str, Any], deadline: float) -> tuple[str, int]:
+    """Run a task to its end; return its id and the rows it wrote."""
+    task_id = spec["id"]
     try:
-        _submit(settings, replace_spec(datasource, files, start, end, task_id))
+        _submit(settings, spec)
         _await_task(settings, task_id, deadline)
     except BaseException:
         # nobody waits for it any more: it must not replace the hours later, by surprise
         with suppress(DruidError):
             _overlord(settings, "POST", f"task/{task_id}/shutdown", allowed=(400, 404))
         raise
-    rows = _rows_written(settings, task_id)
-    _await_served(settings, datasource, start, end, deadline)
-    return Replacement(task_id, rows, time.monotonic() - began)
+    return task_id, _rows_written(settings, task_id)
 
 
 def _submit(settings: Settings, spec: dict[str, Any]) -> None:
     answer = _overlord(settings, "POST", "task", body=spec, allowed=(400,))
     # a repeated submission is refused because the task is there already, which is what was wanted
-    if not answer.ok and _overlord(settings, "GET", f"task/{spec['id']}/status", allowed=(404,)).status_code == 404:
+    if (
+        not answer.ok
+        and _overlord(settings, "GET", f"task/{spec['id']}/status", allowed=(404,)).status_code == 404
+    ):
         raise DruidError(f"Druid refused the task {spec['id']}: {answer.text[:500]}")
 
 
@@ -283,12 +323,27 @@ def _await_task(settings: Settings, task_id: str, deadline: float) -> None:
         f"Druid's task {task_id} did not end in time: see its log, or the overlord's list of pending tasks",
     )
     if final["statusCode"] != "SUCCESS":
-        raise TaskFailed(f"Druid's task {task_id} failed: {final.get('errorMsg') or 'no message'}")
+        message = (final.get("errorMsg") or "no message").partition("\n")[0]
+        report = _report(settings, task_id)
+        events = (report.get("unparseableEvents") or {}).get("buildSegments", [])
+        reasons = [detail for event in events for detail in event["details"]]
+        kind = TaskFailed if report else TaskLost
+        raise kind(". ".join([f"Druid's task {task_id} failed: {message}", *reasons]))
+
+
+def _report(settings: Settings, task_id: str) -> dict[str, Any]:
+    """Return a task's own report; empty where it died before it could write one."""
+    answer = _overlord(settings, "GET", f"task/{task_id}/reports", allowed=(404,))
+    reports: dict[str, Any] = answer.json() if answer.ok else {}
+    payload: dict[str, Any] = reports.get("ingestionStatsAndErrors", {}).get("payload", {})
+    return payload
 
 
 def _rows_written(settings: Settings, task_id: str) -> int:
-    report = _overlord(settings, "GET", f"task/{task_id}/reports").json()
-    stats = report["ingestionStatsAndErrors"]["payload"]["rowStats"]
+    report = _report(settings, task_id)
+    if not report:
+        raise TaskLost(f"Druid's task {task_id} ended without saying what it wrote")
+    stats = report["rowStats"]
     rows = stats.get("totals", stats)["buildSegments"]  # under `totals` where the task had subtasks
     if rows["thrownAway"]:
         raise DruidError(
@@ -297,7 +352,9 @@ def _rows_written(settings: Settings, task_id: str) -> int:
     return int(rows["processed"])
 
 
-def _await_served(settings: Settings, datasource: str, start: datetime, end: datetime, deadline: float) -> None:
+def _await_served(
+    settings: Settings, datasource: str, start: datetime, end: datetime, deadline: float
+) -> None:
     """Wait until the broker routes queries of the range to the segments that now count."""
     interval = f"{_iso(start)}_{_iso(end)}"
 
@@ -323,7 +380,7 @@ def _await_served(settings: Settings, datasource: str, start: datetime, end: dat
         missing,
         lambda count: count == 0,
         deadline,
-        f"the new rows of {datasource} {interval} are stored, and not served yet: is Druid's historical running?",
+        f"the new rows of {datasource} {interval} are stored, not served yet: is Druid's historical running?",
     )
 
 

@@ -41,7 +41,7 @@ class Fleet(Struct, frozen=True, dict=True):
     winds: tuple[WindSensor, ...]
     installations: tuple[Installation, ...]
 
-    def elements(self, kind: Kind) -> tuple[Panel, ...] | tuple[LightSensor, ...] | tuple[WindSensor, ...]:
+    def elements(self, kind: Kind) -> tuple[Any, ...]:
         """Return the elements of one kind."""
         return {"panel": self.panels, "light": self.lights, "wind": self.winds}[kind]
 

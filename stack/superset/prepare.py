@@ -1,8 +1,10 @@
 """Make Superset's state ready: metadata, the signing key, the administrator. Quick where it is done already.
 
-Run by the interpreter of Superset's environment. `prepare.py` prepares the folder `SUPERSET_HOME`; `prepare.py
---template` only builds the metadata that new folders start from, so that it can be done at install time.
+Run by the interpreter of Superset's environment. `prepare.py` prepares the folder `SUPERSET_HOME`;
+`prepare.py --template` only builds the metadata that new folders start from: work for install time.
 """
+
+
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("superset_config.py")
-PASSWORD_FILE = "superset-admin-password"  # noqa: S105 - its name, not a password
+PASSWORD_FILE = "superset-admin-password"
 
 
 def version() -> str:
@@ -79,11 +81,13 @@ def template() -> Path:
 
 
 def set_administrator(home: Path) -> None:
-    """Give the first user the configured name and password; the password is made and kept where none is given."""
+    """Give the first user the configured name and password; a password is made where none is configured."""
     from werkzeug.security import check_password_hash, generate_password_hash
 
     name = os.environ.get("SELFGEN_SUPERSET_USER") or "admin"
-    password = os.environ.get("SELFGEN_SUPERSET_PASSWORD") or kept(home / PASSWORD_FILE, secrets.token_urlsafe(18))
+    password = os.environ.get("SELFGEN_SUPERSET_PASSWORD") or kept(
+        home / PASSWORD_FILE, secrets.token_urlsafe(18)
+    )
     with sqlite3.connect(home / "superset.db") as metadata:
         first, hashed = metadata.execute("SELECT min(id), password FROM ab_user").fetchone()
         if not check_password_hash(hashed, password):

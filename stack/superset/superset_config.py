@@ -22,8 +22,8 @@ WTF_CSRF_ENABLED = True
 WTF_CSRF_TIME_LIMIT = None
 TALISMAN_ENABLED = False
 
-# Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, which is younger
-# than the shortest refresh.
+# Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers
+# are younger than the shortest refresh.
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 
 
@@ -45,7 +45,7 @@ EXPLORE_FORM_DATA_CACHE_CONFIG = _cache("explore", 86400)
 DEFAULT_RELATIVE_START_TIME = "now"
 DEFAULT_RELATIVE_END_TIME = "now"
 
-# Okabe and Ito's palette (2008), which the colour-blind tell apart; its yellow is too pale on white and comes last.
+# Okabe and Ito's palette (2008), which the colour-blind tell apart; its yellow, pale on white, comes last.
 EXTRA_CATEGORICAL_COLOR_SCHEMES = [
     {
         "id": "selfgen",

@@ -1,0 +1,117 @@
+"""What the writing jobs of panels and light sensors share: the lake's slots → reports and alarms → Druid."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from flink_jobs import runtime, slots
+from flink_jobs.slots import Source
+from selfgen import lake
+from selfgen.columns import DATASOURCES, Column
+from selfgen.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from pyflink.table import TableEnvironment
+
+#: How far back an incident may have begun that is still open.
+ALARM_CONTEXT = timedelta(days=31)
+
+
+def dates(first: datetime, last: datetime) -> str:
+    """Return the SQL condition that reads the lake's days from `first` to `last` and no others."""
+    return f"`date` BETWEEN '{first:%Y-%m-%d}' AND '{last:%Y-%m-%d}'"
+
+
+def within(start: datetime, end: datetime) -> str:
+    """Return the SQL condition on slots that start in `[start, end)`."""
+    return f"slot_start >= {slots.milliseconds(start)} AND slot_start < {slots.milliseconds(end)}"
+
+
+def create_files_table(env: TableEnvironment, name: str, datasource: str, path: Path) -> str:
+    """Create a table over JSON files with the columns of a data source, as Druid loads them."""
+    where = runtime.options({"connector": "filesystem", "path": path.as_uri(), "format": "json"})
+    env.execute_sql(f"CREATE TABLE {name} ({runtime.ddl(DATASOURCES[datasource])}) WITH ({where})")
+    return name
+
+
+def alarm_reader(settings: Settings, source: Source, datasource: str):
+    """Return the table function `(start_ms, end_ms) → rows of an alarm data source`."""
+    from pyflink.table.udf import TableFunction, udtf
+
+    columns = (Column("timestamp", "long", "Time", "ms"), *DATASOURCES[datasource])
+
+    class ReadAlarms(TableFunction):
+        def eval(self, start_ms, end_ms):
+            yield from slots.as_rows(alarms(settings, source, start_ms, end_ms), columns)
+
+    return udtf(ReadAlarms(), result_types=[slots.data_type(column) for column in columns])
+
+
+def alarms(settings: Settings, source: Source, start_ms: int, end_ms: int) -> pd.DataFrame:
+    """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
+    from selfgen.alarms import slot_alarms
+
+    start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
+    table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
+    frame = table.to_pandas().rename(columns={"element_id": slots.id_field(source)})
+    rows = slot_alarms(frame, source.kind)
+    return rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)]
+
+
+def run_write(
+    settings: Settings,
+    name: str,
+    start: datetime,
+    end: datetime,
+    datasources: tuple[str, str],
+    build_pipeline: Callable[..., object],
+) -> dict[str, int]:
+    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
+    from selfgen.clients import druid
+
+    env = runtime.batch(settings, name)
+    staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
+    try:
+        sinks = [
+            create_files_table(env, datasource, datasource, staging / datasource)
+            for datasource in datasources
+        ]
+        build_pipeline(env, settings, start, end, *sinks).execute().wait()
+        written = {}
+        for datasource in datasources:
+            files = sorted(path for path in (staging / datasource).glob("**/*") if _is_data(path))
+            written[datasource] = sum(path.read_bytes().count(b"\n") for path in files)
+            druid.replace(settings, datasource, files, start, end)
+        return written
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith((".", "_"))
+
+
+def arguments(description: str | None) -> tuple[Settings, datetime, datetime]:
+    """Parse a batch job's command line: `--hour H`, or `--from A --to B`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--hour", type=slots.parse_hour, help="the UTC hour to run for, such as 2026-11-22T07"
+    )
+    parser.add_argument("--from", dest="start", type=slots.parse_hour, help="first UTC hour of a range")
+    parser.add_argument("--to", dest="end", type=slots.parse_hour, help="UTC hour after the last of a range")
+    given = parser.parse_args()
+    if given.hour and not (given.start or given.end):
+        return get_settings(), given.hour, given.hour + slots.HOUR
+    if given.start and given.end and given.start < given.end and not given.hour:
+        return get_settings(), given.start, given.end
+    return parser.error("give --hour, or --from and a later --to")

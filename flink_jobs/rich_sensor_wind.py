@@ -1,0 +1,152 @@
+"""RichSensorWind: topic `wind` → one-second windows for each sensor, with place and owner → topic `wind_rich`.
+
+    wind ─► well-formed readings ─► each reading once ─► 1 s windows ─► enrichment valid at the window ─► wind_rich
+
+All of it is Flink SQL but the enrichment, a vectorised look-up in the registry's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from flink_jobs import keeper, runtime
+from flink_jobs.contract import limits
+from selfgen.columns import DATASOURCES, ENRICHMENT
+from selfgen.messages import MAX_AHEAD_MS
+from selfgen.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from pyflink.table import StatementSet, StreamTableEnvironment
+
+NAME = "rich_sensor_wind"
+
+#: Epoch milliseconds of a `timestamp` that is RFC 3339 with an offset, or epoch milliseconds already; else NULL.
+EVENT_MS = r"""
+    CASE WHEN REGEXP(`timestamp`, '^[0-9]{1,15}$') THEN CAST(`timestamp` AS BIGINT)
+         WHEN REGEXP(`timestamp`, '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$') THEN
+             UNIX_TIMESTAMP(CONCAT(SUBSTRING(`timestamp`, 1, 10), ' ', SUBSTRING(`timestamp`, 12, 8))) * 1000
+             + COALESCE(CAST(RPAD(REGEXP_EXTRACT(`timestamp`, '\.(\d{1,3})', 1), 3, '0') AS BIGINT), 0)
+             - COALESCE(
+                 CAST(CONCAT(REGEXP_EXTRACT(`timestamp`, '([+-])\d\d:\d\d$', 1), '1') AS BIGINT) * 60000 * (
+                     60 * CAST(REGEXP_EXTRACT(`timestamp`, '[+-](\d\d):\d\d$', 1) AS BIGINT)
+                     + CAST(REGEXP_EXTRACT(`timestamp`, '[+-]\d\d:(\d\d)$', 1) AS BIGINT)), 0)
+    END"""
+
+
+def create_source(env: StreamTableEnvironment, settings: Settings, start_ms: int | None = None) -> str:
+    """Create the table of raw wind readings; one far ahead of the clock has no event time and moves no watermark.
+
+    Parameters
+    ----------
+    start_ms : int, optional
+        Where a job without a checkpoint starts: the first message sent at or after this epoch ms; default: the first.
+    """
+    start = {"scan.startup.mode": "earliest-offset"}
+    if start_ms is not None:
+        start = {"scan.startup.mode": "timestamp", "scan.startup.timestamp-millis": str(start_ms)}
+    ahead = f"(UNIX_TIMESTAMP() + 1) * 1000 + {MAX_AHEAD_MS}"
+    env.execute_sql(f"""
+        CREATE TABLE wind (
+            wind_id STRING, `timestamp` STRING, wind_speed DOUBLE, wind_direction DOUBLE,
+            event_ms AS {EVENT_MS},
+            event_time AS CASE WHEN ({EVENT_MS}) <= {ahead} THEN TO_TIMESTAMP_LTZ({EVENT_MS}, 3) END,
+            WATERMARK FOR event_time AS event_time - INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND
+        ) WITH ({
+        runtime.kafka_source(
+            settings, "wind", NAME,
+            **{"json.ignore-parse-errors": "true", "scan.watermark.idle-timeout": "10 s"}, **start,
+        )
+    })""")  # fmt: skip
+    return "wind"
+
+
+def create_sink(env: StreamTableEnvironment, settings: Settings) -> str:
+    """Create the table of topic `wind_rich`."""
+    columns = runtime.ddl(DATASOURCES["wind_report"])
+    env.execute_sql(
+        f"CREATE TABLE wind_rich ({columns}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})"
+    )
+    return "wind_rich"
+
+
+def enrichment(settings: Settings):
+    """Return the vectorised look-up `(wind_id, event_ms) → ROW of the enrichment`, valid at the event time."""
+    from pyflink.table import DataTypes
+    from pyflink.table.udf import ScalarFunction, udf
+
+    types = {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}
+
+    class Enrich(ScalarFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
+        def eval(self, wind_ids, event_ms):
+            found = self.registry.lookup("wind", wind_ids.to_numpy(), event_ms.to_numpy())
+            return found[[column.name for column in ENRICHMENT]]
+
+    row = DataTypes.ROW([DataTypes.FIELD(column.name, types[column.type]) for column in ENRICHMENT])
+    return udf(Enrich(), result_type=row, func_type="pandas")
+
+
+def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) -> StatementSet:
+    """Return the job from a table of raw readings to a table of enriched windows."""
+    env.create_temporary_function("enrich", enrich)
+    low, high = limits("wind", "wind_speed")
+    env.execute_sql(f"""
+        CREATE TEMPORARY VIEW reading AS
+        SELECT wind_id, event_time, wind_speed, wind_direction FROM {source}
+        WHERE event_time IS NOT NULL AND wind_id <> '' AND wind_speed BETWEEN {low} AND {high}""")
+    env.execute_sql("""
+        CREATE TEMPORARY VIEW once AS
+        SELECT window_start, window_end, window_time, wind_id, event_time,
+               MAX(wind_speed) AS wind_speed, MAX(wind_direction) AS wind_direction
+        FROM TABLE(TUMBLE(TABLE reading, DESCRIPTOR(event_time), INTERVAL '1' SECOND))
+        GROUP BY window_start, window_end, window_time, wind_id, event_time""")
+    env.execute_sql("""
+        CREATE TEMPORARY VIEW windowed AS
+        SELECT wind_id, window_start,
+               AVG(wind_speed) AS wind_speed, MAX(wind_speed) AS wind_gust, MIN(wind_speed) AS wind_min,
+               SUM(wind_speed * SIN(RADIANS(wind_direction))) AS east,
+               SUM(wind_speed * COS(RADIANS(wind_direction))) AS north,
+               COUNT(*) AS samples
+        FROM once GROUP BY window_start, window_end, wind_id""")
+    env.execute_sql("""
+        CREATE TEMPORARY VIEW enriched AS
+        SELECT wind_id, start_ms, wind_speed, wind_gust, wind_min, wind_direction, samples,
+               enrich(wind_id, start_ms) AS place
+        FROM (SELECT wind_id, 1000 * UNIX_TIMESTAMP(CAST(window_start AS STRING)) AS start_ms,
+                     wind_speed, wind_gust, wind_min, samples,
+                     CASE WHEN east = 0 AND north = 0 THEN CAST(NULL AS DOUBLE)
+                          ELSE MOD(DEGREES(ATAN2(east, north)) + 360, 360) END AS wind_direction
+              FROM windowed)""")
+    values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
+    columns = ", ".join(
+        ["start_ms", *(values.get(column.name, f"`{column.name}`") for column in DATASOURCES["wind_report"])]
+    )
+    job = env.create_statement_set()
+    job.add_insert_sql(f"INSERT INTO {sink} SELECT {columns} FROM enriched")
+    return job
+
+
+def main() -> None:
+    """Keep the job on the cluster; `--submit` submits it and returns."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
+    parser.add_argument("--restore-from", help="checkpoint or savepoint to go on from")
+    arguments = parser.parse_args()
+    settings = get_settings()
+    if not arguments.submit:
+        keeper.keep(settings, NAME, "flink_jobs.rich_sensor_wind")
+        return
+    env = runtime.streaming(settings, NAME, arguments.restore_from)
+    source = create_source(env, settings, settings.wind_start_ms)
+    build_pipeline(env, source, create_sink(env, settings), enrichment(settings)).execute()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""What the hourly jobs of panels and light sensors share: readings → slots of the lake, and the lake as a table.
+
+A split is a range of UTC hours. A worker reads a split's readings whole, as arrays, and gives one row for each element
+and slot; nothing is done one reading at a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from flink_jobs import runtime
+from selfgen import calendar, energy, lake
+from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
+from selfgen.registry import ID_FIELD
+from selfgen.settings import Settings
+
+if TYPE_CHECKING:
+    from pyflink.table import TableEnvironment
+
+HOUR = timedelta(hours=1)
+SPLIT_HOURS = 12
+
+#: The columns of a slot in the lake, after `date` and `hour`, which are its folders.
+SLOT = (
+    Column("element_id", "string", "Element"),
+    Column("slot_start", "long", "Slot's start", "ms"),
+    Column("slot_end", "long", "Slot's end", "ms"),
+    Column("generated", "double", "Energy or irradiation", "Wh or Wh/m²"),
+    Column("estimated", "double", "Of it, spread over gaps", "Wh or Wh/m²"),
+    Column("greatest", "double", "Greatest value", "W or W/m²"),
+    Column("completeness", "double", "Completeness"),
+    Column("samples", "long", "Samples"),
+    Column("stale", "double", "Share of stale samples"),
+    Column("daylight", "long", "The sun is up at the slot's middle"),
+    *ENRICHMENT,
+    Column("power_cap", "double", "Rating", "W"),
+    Column("variable_data", "string", "Thresholds of its own"),
+    Column("local_time", "string", "Local time"),
+    Column("local_date", "string", "Local date"),
+    *(Column(f"period_{name}", "long", f"Number of the local {name}") for name in ACCUMULATORS),
+    *(Column(f"reference_{name}", "long", f"Slot of last {name}", "ms") for name in DIFFERENCES),
+)
+
+ARROW_TYPES = {"string": pa.string(), "double": pa.float64(), "long": pa.int64()}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a kind of element's readings are, and which field is its value."""
+
+    kind: str
+    field: str
+    meter: str | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields to read."""
+        return [self.field, *([self.meter] if self.meter else [])]
+
+
+PANEL = Source("panel", "power", "energy")
+LIGHT = Source("light", "irradiance")
+
+
+def parse_hour(text: str) -> datetime:
+    """Return a UTC hour from RFC 3339 or from `2026-11-22T07`."""
+    moment = datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment != moment.replace(minute=0, second=0, microsecond=0):
+        raise ValueError(f"{text} is not a full UTC hour")
+    return moment
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return epoch milliseconds."""
+    return round(moment.timestamp() * 1000)
+
+
+def hours_between(start: datetime, end: datetime) -> list[datetime]:
+    """Return the UTC hours of `[start, end)`."""
+    return [start + HOUR * index for index in range(round((end - start) / HOUR))]
+
+
+def splits(start: datetime, end: datetime) -> list[tuple[int, int]]:
+    """Return `[start, end)` in pieces of at most `SPLIT_HOURS`, epoch ms."""
+    edges = [*hours_between(start, end)[::SPLIT_HOURS], end]
+    return [(milliseconds(low), milliseconds(high)) for low, high in pairwise(edges)]
+
+
+def owners_of(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the registry's periods as energy accounting wants them: epoch ms, open ends far away."""
+    owners = history.reset_index(drop=True)
+    end = owners["end"].astype("datetime64[ms, UTC]")
+    return owners.assign(
+        init=owners["init"].astype("datetime64[ms, UTC]").astype("int64"),
+        end=end.astype("int64").where(end.notna(), energy.OPEN_END),
+    )
+
+
+def make_slots(
+    readings: pd.DataFrame,
+    history: pd.DataFrame,
+    source: Source,
+    start_ms: int,
+    end_ms: int,
+    *,
+    max_gap_s: float,
+) -> pd.DataFrame:
+    """Return the lake's rows (`SLOT`) of every slot that starts in `[start_ms, end_ms)`.
+
+    Parameters
+    ----------
+    readings : DataFrame
+        `element_id`, `time` (epoch ms), and the source's fields; with the neighbours of the range.
+    history : DataFrame
+        The registry's periods of these elements.
+    """
+    from selfgen.solar import daylight
+
+    from selfgen.alarms import stale_share
+
+    named = {source.field: "value", **({source.meter: "energy"} if source.meter else {})}
+    readings = readings.rename(columns=named)
+    owners = owners_of(history)
+    slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s)
+    place = owners.reindex(slots["owner"]).reset_index(drop=True)
+    slots = pd.concat(
+        [slots.reset_index(drop=True), place.drop(columns=["element_id", "init", "end"])], axis=1
+    )
+    slots = slots.rename(
+        columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"}
+    )
+    slots["stale"] = stale_share(readings, slots)
+    slots["daylight"] = daylight(
+        slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"]
+    )
+    slots["daylight"] = slots["daylight"].astype("int64")
+    return with_calendar(slots)
+
+
+def with_calendar(slots: pd.DataFrame) -> pd.DataFrame:
+    """Add local time, the numbers of the local periods, and the reference slots; by time zone."""
+    zones = slots["time_zone"].fillna("UTC")
+    parts = []
+    for zone, rows in slots.groupby(zones, sort=False):
+        starts = rows["slot_start"].to_numpy()
+        local = calendar.local_parts(str(zone), starts).set_index(rows.index)
+        local = local.rename(columns={name: f"period_{name}" for name in ACCUMULATORS})
+        references = {
+            f"reference_{name}": pd.Series(instants, index=rows.index).where(instants != calendar.MISSING)
+            for name, instants in calendar.reference_slots(str(zone), starts).items()
+        }
+        parts.append(pd.concat([rows, local, pd.DataFrame(references)], axis=1))
+    return pd.concat(parts).sort_index() if parts else slots
+
+
+def as_rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows for Flink: the columns in order, None where there is nothing."""
+    prepared = []
+    for column in columns:
+        values = frame[column.name]
+        present = values.notna().to_numpy()
+        if column.type == "long":
+            filled = values.where(present, 0).astype("int64").astype(object)
+        elif column.type == "double":
+            filled = values.astype("float64").astype(object)
+        else:
+            filled = values.astype(object)
+        prepared.append(np.where(present, filled.to_numpy(), None))
+    yield from zip(*prepared, strict=True)
+
+
+def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = (), finish: Any = None):
+    """Return the table function `(start_ms, end_ms) → rows of date, hour, SLOT and extra`.
+
+    Parameters
+    ----------
+    finish : callable, optional
+        `(slots, readings) -> slots` with the `extra` columns added; runs in the worker.
+    """
+    from pyflink.table.udf import TableFunction, udtf
+
+    class ReadSlots(TableFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
+        def eval(self, start_ms, end_ms):
+            from selfgen.clients.mongo import read_readings
+
+            low, high = energy.reading_range([], start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            readings = read_readings(settings, source.kind, low, high, source.fields)
+            history = self.registry.history(source.kind, readings["element_id"].unique())
+            slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            if finish is not None:
+                slots = finish(slots, readings)
+            starts = pd.to_datetime(slots["slot_start"], unit="ms", utc=True)
+            slots = slots.assign(date=starts.dt.strftime("%Y-%m-%d"), hour=starts.dt.strftime("%H"))
+            yield from as_rows(slots, lake_columns(extra))
+
+    return udtf(ReadSlots(), result_types=[data_type(column) for column in lake_columns(extra)])
+
+
+def lake_columns(extra: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return all columns of a table of the lake, its partition columns last."""
+    return (*SLOT, *extra, Column("date", "string", "UTC date"), Column("hour", "string", "UTC hour"))
+
+
+def data_type(column: Column):
+    """Return the pyflink type of a column."""
+    from pyflink.table import DataTypes
+
+    return {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}[
+        column.type
+    ]
+
+
+def create_lake_table(env: TableEnvironment, name: str, path: Path, extra: tuple[Column, ...] = ()) -> str:
+    """Create a table over Parquet files partitioned by `date` and `hour`; return its name."""
+    columns = ", ".join(
+        f"`{column.name}` {runtime.FLINK_TYPES[column.type]}" for column in lake_columns(extra)
+    )
+    where = runtime.options(
+        {
+            "connector": "filesystem",
+            "path": path.as_uri(),
+            "format": "parquet",
+            # one file for each hour, however many workers
+            "sink.shuffle-by-partition.enable": "true",
+        }
+    )
+    env.execute_sql(f"CREATE TABLE {name} ({columns}) PARTITIONED BY (`date`, `hour`) WITH ({where})")
+    return name
+
+
+def create_splits(env: TableEnvironment, start: datetime, end: datetime) -> str:
+    """Create the view of splits of `[start, end)`."""
+    values = ", ".join(f"({low}, {high})" for low, high in splits(start, end))
+    env.execute_sql(f"CREATE TEMPORARY VIEW split AS SELECT * FROM (VALUES {values}) AS s (start_ms, end_ms)")
+    return "split"
+
+
+def run_rich(
+    settings: Settings,
+    name: str,
+    source: Source,
+    start: datetime,
+    end: datetime,
+    extra: tuple[Column, ...] = (),
+    finish: Any = None,
+) -> None:
+    """Make the slots of the UTC hours `[start, end)` and replace them in the lake, each hour at once."""
+    env = runtime.batch(settings, name)
+    staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
+    try:
+        staged = create_lake_table(env, "staged", staging, extra)
+        env.create_temporary_function("slots", slot_reader(settings, source, extra, finish))
+        columns = ", ".join(f"`{column.name}`" for column in lake_columns(extra))
+        env.execute_sql(
+            f"INSERT INTO {staged} SELECT {columns} "
+            f"FROM {create_splits(env, start, end)}, LATERAL TABLE(slots(start_ms, end_ms)) AS t ({columns})"
+        ).wait()
+        schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in (*SLOT, *extra)])
+        staging.mkdir(parents=True, exist_ok=True)
+        lake.publish(staging, settings.lake_dir, source.kind, hours_between(start, end), schema)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def id_field(source: Source) -> str:
+    """Return the name of the element's id in messages and reports."""
+    return ID_FIELD[source.kind]

@@ -1,0 +1,323 @@
+"""How a batch gets into MongoDB, and each of its messages is counted exactly once.
+
+The order of writes carries the proof: readings and alarms first, majority and journaled; then the marks of the hours
+they touched; then the partition's progress, advanced only from the offset the batch began at. A crash in between
+leaves the progress behind, the same messages come again, and each is recognised: the stored reading of this very
+offset is *landed*, not a duplicate. Replacements change what a second look would find, so they are written in one
+transaction with the progress.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from bson.raw_bson import RawBSONDocument
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+from pymongo.operations import ReplaceOne
+
+from kafka_consumers import documents
+from selfgen.clients.mongo import BATCH_TOPICS, HOUR_MS, Document, mark_dirty
+
+_DUPLICATE_KEY = 11000
+#: From this share of known readings in a batch, the next one is looked up before it is inserted.
+_LOOK_FIRST_SHARE = 0.2
+#: A range read that finds fewer wanted readings than this share is given up for point look-ups.
+_DENSE_SHARE = 0.1
+
+LANDED, DUPLICATE, REPLACED = 0, 1, 2
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a partition's messages."""
+
+    landed: int = 0
+    duplicates: int = 0
+    replaced: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+
+    @property
+    def messages(self) -> int:
+        """How many messages these are."""
+        return self.landed + self.duplicates + self.replaced + self.refused.total()
+
+    def add(self, other: Tally) -> None:
+        """Add another's counts to these."""
+        self.landed += other.landed
+        self.duplicates += other.duplicates
+        self.replaced += other.replaced
+        self.refused.update(other.refused)
+        self.bytes += other.bytes
+
+
+@dataclass(slots=True)
+class Range:
+    """The offsets of one partition in a batch, `[start, end)`, and their size."""
+
+    start: int
+    end: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Judged and encoded messages of one topic, in their order."""
+
+    topic: str
+    ranges: dict[int, Range]
+    ids: list[str]
+    documents: list[bytes]
+    partitions: np.ndarray[Any, np.dtype[np.int64]]
+    event_times_ms: np.ndarray[Any, np.dtype[np.int64]]
+    refusals: list[tuple[int, str]]  # partition, reason
+    alarms: list[Document]
+
+
+class Rejected(Exception):
+    """MongoDB refuses documents of a batch for themselves; trying again would not help."""
+
+
+def partition_id(topic: str, partition: int) -> str:
+    """Return the `_id` of a partition's progress."""
+    return f"{topic}|{partition:04d}"
+
+
+def message_id(topic: str, partition: int, offset: int) -> str:
+    """Return the `_id` of a message's alarm."""
+    return f"{partition_id(topic, partition)}|{offset:015d}"
+
+
+class Store:
+    """MongoDB as one consumer sees it."""
+
+    def __init__(self, database: Database[Document], consumer: str) -> None:
+        self.database = database
+        self.consumer = consumer
+        self._look_first = False
+
+    def position(self, topic: str, partition: int, first_offset: int) -> tuple[int, dict[int, str]]:
+        """Return where to go on with a partition, and what is refused already from there on, with its reason.
+
+        What the clock refused (a timestamp ahead) stays refused, though it is not ahead when it is seen again.
+        """
+        identity = partition_id(topic, partition)
+        progress = self.database["landing_progress"].find_one_and_update(
+            {"_id": identity},
+            {"$setOnInsert": {"topic_id": topic, "partition": partition, "next_offset": first_offset}},
+            upsert=True,
+            return_document=True,
+        )
+        next_offset = int(progress["next_offset"])
+        alarms = self.database["topic_alarm"].find(
+            {"_id": {"$gte": message_id(topic, partition, next_offset), "$lt": f"{identity}}}"}},
+            {"reason": 1, "kafka": 1},
+        )
+        return next_offset, {int(alarm["kafka"]["offset"]): alarm["reason"] for alarm in alarms}
+
+    def land(self, batch: Batch) -> dict[int, Tally | None]:
+        """Write a batch; return each partition's tally, or None where another consumer has gone on from there.
+
+        Raises
+        ------
+        Rejected
+            For a document that MongoDB does not take.
+        pymongo.errors.PyMongoError
+            When MongoDB is away; the same batch may be written again.
+        """
+        outcomes, replacements = self._insert(batch)
+        self._raise_alarms(batch.alarms)
+        hours = batch.event_times_ms // HOUR_MS * HOUR_MS
+        if batch.topic in BATCH_TOPICS:
+            mark_dirty(self.database, batch.topic, np.unique(hours[outcomes == LANDED]).tolist(), "landed")
+        tallies: dict[int, Tally | None] = {}
+        for partition, offsets in batch.ranges.items():
+            here = batch.partitions == partition
+            tally = Tally(
+                landed=int(np.count_nonzero(outcomes[here] == LANDED)),
+                duplicates=int(np.count_nonzero(outcomes[here] == DUPLICATE)),
+                replaced=int(np.count_nonzero(outcomes[here] == REPLACED)),
+                refused=Counter(reason for number, reason in batch.refusals if number == partition),
+                bytes=offsets.bytes,
+            )
+            new = [place for place in replacements if here[place]]
+            replaced_hours = np.unique(hours[here & (outcomes == REPLACED)]).tolist()
+            advanced = (
+                self._replace(batch, partition, tally, new, replaced_hours)
+                if new
+                else self._advance(batch, partition, tally)
+            )
+            tallies[partition] = tally if advanced else None
+        return tallies
+
+    def _advance(
+        self, batch: Batch, partition: int, tally: Tally, session: ClientSession | None = None
+    ) -> bool:
+        """Advance a partition's progress, if it stands where the batch began."""
+        offsets = batch.ranges[partition]
+        identity = partition_id(batch.topic, partition)
+        counts = {
+            "landed": tally.landed,
+            "duplicates": tally.duplicates,
+            "replaced": tally.replaced,
+            "bytes": tally.bytes,
+            **{f"refused.{reason}": count for reason, count in tally.refused.items()},
+        }
+        progress = self.database["landing_progress"]
+        done = progress.update_one(
+            {"_id": identity, "next_offset": offsets.start},
+            {
+                "$set": {"next_offset": offsets.end, "consumer": self.consumer, "at": datetime.now(UTC)},
+                "$inc": counts,
+            },
+            session=session,
+        )
+        if done.matched_count:
+            return True
+        # an answer that was lost on the way looks like this too
+        found = progress.find_one({"_id": identity}, session=session)
+        return found is not None and (found["next_offset"], found.get("consumer")) == (
+            offsets.end,
+            self.consumer,
+        )
+
+    def _replace(
+        self, batch: Batch, partition: int, tally: Tally, places: Sequence[int], hours_ms: Sequence[int]
+    ) -> bool:
+        """Advance a partition's progress and replace stored readings, both or neither."""
+        replacements = [
+            ReplaceOne({"_id": batch.ids[place]}, RawBSONDocument(batch.documents[place])) for place in places
+        ]
+
+        def together(session: ClientSession) -> bool:
+            if not self._advance(batch, partition, tally, session):
+                session.abort_transaction()
+                return False
+            self.database["topic"].bulk_write(replacements, ordered=False, session=session)
+            if batch.topic in BATCH_TOPICS:
+                mark_dirty(self.database, batch.topic, hours_ms, "replaced", session)
+            return True
+
+        with self.database.client.start_session() as session:
+            return session.with_transaction(together)
+
+    def _raise_alarms(self, alarms: Sequence[Document]) -> None:
+        if not alarms:
+            return
+        try:
+            self.database["topic_alarm"].insert_many(alarms, ordered=False)
+        except BulkWriteError as error:
+            _taken(error)  # the same alarm, raised before
+
+    def _insert(self, batch: Batch) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
+        """Insert what is new; return each reading's outcome and the places of those that replace a stored one."""
+        outcomes = np.full(len(batch.ids), LANDED, np.int8)
+        if not batch.ids:
+            return outcomes, []
+        first: dict[str, int] = {}
+        again = [
+            place for place, identity in enumerate(batch.ids) if first.setdefault(identity, place) != place
+        ]
+        places = list(first.values())
+        known: dict[bytes, bytes] = {}
+        if self._look_first:
+            known = self._stored(list(first))
+            places = [place for place in places if batch.ids[place].encode() not in known]
+        while taken := self._insert_new(batch, places):
+            known |= self._stored([batch.ids[place] for place in taken])
+            # what was taken and is gone was removed meanwhile: it is new after all
+            places = [place for place in taken if batch.ids[place].encode() not in known]
+        self._look_first = len(known) > _LOOK_FIRST_SHARE * len(first)
+        if not known and not again:
+            return outcomes, []
+
+        replacements: dict[str, int] = {}
+        repeated = [place for place, identity in enumerate(batch.ids) if identity.encode() in known]
+        current = {batch.ids[place]: known[batch.ids[place].encode()] for place in repeated}
+        for place in sorted({*repeated, *again}):
+            identity, new = batch.ids[place], batch.documents[place]
+            stored = current.get(identity)
+            if stored is None:
+                stored = batch.documents[first[identity]]
+            if documents.same_message(stored, new):
+                continue
+            if documents.same_value(stored, new) or _is_older(new, stored):
+                outcomes[place] = DUPLICATE
+            else:
+                outcomes[place] = REPLACED
+                current[identity] = new
+                replacements[identity] = place
+        return outcomes, list(replacements.values())
+
+    def _insert_new(self, batch: Batch, places: Sequence[int]) -> list[int]:
+        """Insert documents; return the places of those whose identity is there already."""
+        if not places:
+            return []
+        new = [RawBSONDocument(batch.documents[place]) for place in places]
+        try:
+            self.database["topic"].insert_many(new, ordered=False)
+        except BulkWriteError as error:
+            return [places[number] for number in _taken(error)]
+        return []
+
+    def _stored(self, ids: Sequence[str]) -> dict[bytes, bytes]:
+        """Return the stored documents of these identities: by ranges where they lie close, else one by one."""
+        readings = self.database["topic"]
+        wanted = sorted(ids)
+        found: dict[bytes, bytes] = {}
+        while wanted:
+            limit = 2 * len(wanted) + 100
+            span = {"_id": {"$gte": wanted[0], "$lte": wanted[-1]}}
+            read: dict[bytes, bytes] = {}
+            for raw in readings.find_raw_batches(span, limit=limit, batch_size=limit):
+                read |= documents.split(raw)
+            keep = [identity.encode() for identity in wanted]
+            matched = {identity: read[identity] for identity in keep if identity in read}
+            found |= matched
+            if len(read) < limit:
+                break
+            wanted = wanted[bisect_right(keep, max(read)) :]
+            if len(matched) < _DENSE_SHARE * len(read):
+                found |= self._stored_singly(wanted)
+                break
+        return found
+
+    def _stored_singly(self, ids: Sequence[str]) -> dict[bytes, bytes]:
+        # `$in` on a clustered collection is a scan of the whole of it; a join by `_id` is a look-up each
+        pipeline = [
+            {"$documents": [{"identity": identity} for identity in ids]},
+            {"$lookup": {"from": "topic", "localField": "identity", "foreignField": "_id", "as": "found"}},
+            {"$unwind": "$found"},
+            {"$replaceRoot": {"newRoot": "$found"}},
+        ]
+        found: dict[bytes, bytes] = {}
+        if ids:
+            with self.database.aggregate(pipeline) as cursor:
+                for document in cursor:
+                    found |= documents.split(document.raw)
+        return found
+
+
+def _taken(error: BulkWriteError) -> list[int]:
+    """Return which documents of a bulk have an identity that is there already; raise for any other trouble."""
+    details = error.details
+    if details["writeConcernErrors"]:
+        raise error
+    others = [failed for failed in details["writeErrors"] if failed["code"] != _DUPLICATE_KEY]
+    if others:
+        raise Rejected(f"{others[0]['errmsg']} (code {others[0]['code']})")
+    return [failed["index"] for failed in details["writeErrors"]]
+
+
+def _is_older(new: bytes, stored: bytes) -> bool:
+    """Tell whether a message was sent before the stored one, as far as one partition's order can."""
+    (new_partition, new_offset), (partition, offset) = documents.origin(new), documents.origin(stored)
+    return new_partition == partition and new_offset < offset

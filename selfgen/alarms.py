@@ -1,0 +1,527 @@
+"""Alarms: one definition each, raised once and cleared once an incident.
+
+An incident is raised when its condition has held for a set duration, and cleared when an easier condition has; in
+between nothing is said. Every figure follows from the observations alone, so that any restart or recomputation
+gives the same incidents. An alarm's row stands at the time of the observation that raised or cleared it: the start
+of the slot or window that tipped the scales.
+
+Defaults of all thresholds are those of `Thresholds`. An element's own are in its `variable_data`:
+
+>>> Thresholds.of({"alarms": {"high_wind": {"gust": 15.0}}}).high_wind.gust
+15.0
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import structlog
+from msgspec import Meta, Struct
+from pvanalytics.quality.gaps import stale_values_round
+
+from selfgen.columns import DATASOURCES, names
+from selfgen.registry import ID_FIELD
+
+Severity = Literal["info", "minor", "major", "critical"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+
+_log = structlog.get_logger(__name__)
+
+#: Least wind speed of each number of the Beaufort scale from 1, m/s (World Meteorological Organization).
+BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
+
+
+# -- thresholds --------------------------------------------------------------------------------------
+
+
+class HighWind(Struct, frozen=True, forbid_unknown_fields=True):
+    """A gale: gusts of at least `gust` m/s in `windows` of the last `of` windows.
+
+    Windows older than `within_s` seconds do not count. Cleared when for `clear_s` seconds, and at least `of` windows,
+    no gust reached the share `clear` of the threshold.
+    """
+
+    gust: Annotated[float, Meta(gt=0, le=120)] = 17.2
+    windows: Count = 3
+    of: Annotated[int, Meta(ge=1, le=600)] = 5
+    within_s: Seconds = 60.0
+    clear: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    clear_s: Seconds = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be raised."""
+        if self.windows > self.of:
+            raise ValueError(f"{self.windows} of {self.of} windows can never be")
+
+
+class NoData(Struct, frozen=True, forbid_unknown_fields=True):
+    """Silence: completeness under `below` in `slots` daylight slots in a row; cleared by one of at least `clear`."""
+
+    below: Share = 0.1
+    slots: Count = 2
+    clear: Share = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear < self.below:
+            raise ValueError(f"completeness to clear ({self.clear}) is under the one to raise ({self.below})")
+
+
+class Stuck(Struct, frozen=True, forbid_unknown_fields=True):
+    """Values that do not move: a stale share over `above` in `slots` daylight slots in a row; cleared by one of at
+    most `clear`.
+    """
+
+    above: Share = 0.9
+    slots: Count = 2
+    clear: Share = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear > self.above:
+            raise ValueError(f"stale share to clear ({self.clear}) is over the one to raise ({self.above})")
+
+
+class Thresholds(Struct, frozen=True, forbid_unknown_fields=True):
+    """The thresholds of every alarm, by its code."""
+
+    high_wind: HighWind = HighWind()
+    no_data: NoData = NoData()
+    stuck: Stuck = Stuck()
+
+    @classmethod
+    def of(cls, variable_data: Mapping[str, Any] | None) -> Thresholds:
+        """Return the defaults with an element's own, its `variable_data["alarms"]`, over them.
+
+        Raises
+        ------
+        ValueError
+            If they name something unknown, or are out of range.
+        """
+        return msgspec.convert((variable_data or {}).get("alarms", {}), cls)
+
+
+# -- wind, window by window --------------------------------------------------------------------------
+
+
+class WindState(TypedDict):
+    """What is kept of one sensor between windows; times in epoch ms, speeds in m/s. Fit for JSON."""
+
+    last: int
+    recent: list[tuple[int, float]]  # the last windows: time, gust
+    started: int | None  # of the open incident
+    greatest: float  # gust of the open incident
+    calm_since: int | None
+    calm_windows: int
+
+
+def beaufort(speed: float) -> int:
+    """Return the Beaufort number of a wind speed in m/s."""
+    return sum(speed >= least for least in BEAUFORT)
+
+
+def gale_severity(speed: float) -> Severity:
+    """Return how severe a gust of so many m/s is: minor to Beaufort 8, major to 10, critical above."""
+    force = beaufort(speed)
+    return "critical" if force >= 11 else "major" if force >= 9 else "minor"
+
+
+def high_wind(
+    state: WindState | None,
+    window: Mapping[str, Any],
+    thresholds: HighWind = HighWind(),
+) -> tuple[WindState, list[dict[str, Any]]]:
+    """Take one more window of a sensor; return the state after it, and the rows of `wind_alarm` it gives rise to.
+
+    Parameters
+    ----------
+    state : WindState or None
+        As returned for the window before; None at the first.
+    window : mapping
+        A row of `wind_report` with its `timestamp` in epoch ms. One that is not later than the last is passed
+        over, so a window that comes again changes nothing.
+
+    Returns
+    -------
+    state : WindState
+    rows : list of dict
+        The columns of `wind_alarm` and `timestamp`; `wind_speed` is the greatest gust of the incident so far.
+    """
+    at, gust = window["timestamp"], window["wind_gust"]
+    state = state or WindState(last=at - 1, recent=[], started=None, greatest=0.0, calm_since=None, calm_windows=0)
+    if gust is None or at <= state["last"]:
+        return state, []
+    oldest = at - thresholds.within_s * 1000
+    recent = [(time, speed) for time, speed in state["recent"] if time > oldest]
+    recent = [*recent, (at, gust)][-thresholds.of :]
+    calm = gust < thresholds.gust * thresholds.clear
+    after = WindState(
+        last=at,
+        recent=recent,
+        started=state["started"],
+        greatest=max(state["greatest"], gust) if state["started"] is not None else 0.0,
+        calm_since=(at if state["calm_since"] is None else state["calm_since"]) if calm else None,
+        calm_windows=state["calm_windows"] + 1 if calm else 0,
+    )
+    if after["started"] is None:
+        return _raise_wind(after, window, thresholds)
+    return _clear_wind(after, window, thresholds)
+
+
+def _raise_wind(
+    state: WindState, window: Mapping[str, Any], thresholds: HighWind
+) -> tuple[WindState, list[dict[str, Any]]]:
+    strong = [(time, gust) for time, gust in state["recent"] if gust >= thresholds.gust]
+    if len(strong) < thresholds.windows:
+        return state, []
+    greatest = max(gust for _, gust in strong)
+    text = (
+        f"Gusts up to {greatest:.1f} m/s (Beaufort {beaufort(greatest)}): {len(strong)} of "
+        f"{len(state['recent'])} windows at {thresholds.gust:.1f} m/s or more"
+    )
+    state = {**state, "started": strong[0][0], "greatest": greatest}
+    return state, [_wind_row(state, window, "raised", text)]
+
+
+def _clear_wind(
+    state: WindState, window: Mapping[str, Any], thresholds: HighWind
+) -> tuple[WindState, list[dict[str, Any]]]:
+    since, started = state["calm_since"], state["started"]
+    if since is None or started is None:
+        return state, []
+    calm_s = (state["last"] - since) / 1000
+    if calm_s < thresholds.clear_s or state["calm_windows"] < thresholds.of:
+        return state, []
+    text = (
+        f"Under {thresholds.gust * thresholds.clear:.1f} m/s for {calm_s:.0f} s; gusts up to "
+        f"{state['greatest']:.1f} m/s (Beaufort {beaufort(state['greatest'])}) in {_span(since - started)}"
+    )
+    row = _wind_row(state, window, "cleared", text)
+    return {**state, "started": None, "greatest": 0.0, "recent": []}, [row]
+
+
+def _wind_row(
+    state: WindState, window: Mapping[str, Any], became: Literal["raised", "cleared"], text: str
+) -> dict[str, Any]:
+    return {name: window.get(name) for name in ("timestamp", *names("wind_alarm"))} | {
+        "wind_speed": state["greatest"],
+        "text_alarm": text,
+        "code": "high_wind",
+        "severity": gale_severity(state["greatest"]),
+        "state": became,
+        "started_at": _rfc3339(state["started"] or 0),
+    }
+
+
+# -- panels and light sensors, slot by slot ----------------------------------------------------------
+
+
+class SlotAlarm(NamedTuple):
+    """One alarm over daylight slots, as its definition reads.
+
+    `observed`, `bad` and `good` say of each slot whether it tells anything, holds the condition to raise, and holds
+    the easier one to clear; `needed` how many bad ones in a row raise.
+    """
+
+    code: str
+    severity: Severity
+    observed: Callable[[pd.DataFrame], pd.Series[bool]]
+    bad: Callable[[pd.DataFrame], pd.Series[bool]]
+    good: Callable[[pd.DataFrame], pd.Series[bool]]
+    needed: Callable[[pd.DataFrame], pd.Series[int]]
+    raised: Callable[[Any], str]
+    cleared: Callable[[Any], str]
+
+
+SLOT_ALARMS = (
+    SlotAlarm(
+        code="no_data",
+        severity="major",
+        observed=lambda slots: slots["daylight"].astype(bool),
+        bad=lambda slots: slots["completeness"] < slots["no_data.below"],
+        good=lambda slots: slots["completeness"] >= slots["no_data.clear"],
+        needed=lambda slots: slots["no_data.slots"],
+        raised=lambda row: (
+            f"No data since {row.since}: {row.count} daylight hours in a row, the last one covered to "
+            f"{row.completeness:.0%}"
+        ),
+        cleared=lambda row: (
+            f"Data again: {row.completeness:.0%} of the hour covered, after {row.count} daylight hours "
+            f"since {row.since}"
+        ),
+    ),
+    SlotAlarm(
+        code="stuck",
+        severity="major",
+        observed=lambda slots: slots["daylight"].astype(bool) & (slots["samples"] > 0),
+        bad=lambda slots: slots["stale"] > slots["stuck.above"],
+        good=lambda slots: slots["stale"] <= slots["stuck.clear"],
+        needed=lambda slots: slots["stuck.slots"],
+        raised=lambda row: (
+            f"The value has not moved since {row.since}: {row.count} daylight hours in a row, {row.stale:.0%} "
+            f"of the last one's {row.samples:.0f} samples unchanged"
+        ),
+        cleared=lambda row: (
+            f"The value moves again: {row.stale:.0%} of {row.samples:.0f} samples unchanged, after {row.count} "
+            f"daylight hours since {row.since}"
+        ),
+    ),
+)
+
+_ALARM_SOURCE = {"panel": "panel_alarm", "light": "sensor_alarm"}
+
+#: What is kept of an element and alarm between ranges of slots.
+_STATE_TYPES = {
+    "element_id": object,
+    "code": object,
+    "open": np.bool_,  # an incident is open
+    "started": np.int64,  # start of the first slot of the incident, or of the run of bad ones, epoch ms
+    "bad_run": np.int64,  # bad slots in a row up to now
+    "count": np.int64,  # daylight slots since `started`
+}
+
+NO_STATE = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATE_TYPES.items()})
+
+
+def slot_alarms(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return the alarms of a range of slots before which nothing was wrong; see `follow_slots`."""
+    return follow_slots(slots, kind, NO_STATE)[0]
+
+
+def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the alarms of a range of slots, and the state after it; ranges in pieces give the same rows.
+
+    Parameters
+    ----------
+    slots : DataFrame
+        One row for each element and slot, in any order: the element's id (`panel_id`, `light_id`), `slot_start`
+        (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
+        (JSON text) and the columns of the enrichment. Of a slot with two owners the later row counts.
+    kind : {"panel", "light"}
+        What the elements are.
+    state : DataFrame
+        As returned for the range before.
+
+    Returns
+    -------
+    rows : DataFrame
+        The columns of `panel_alarm` or `sensor_alarm`, and `timestamp`: the start, in epoch ms, of the slot that
+        raised or cleared.
+    state : DataFrame
+        To go on from.
+    """
+    datasource = _ALARM_SOURCE[kind]
+    columns = ["timestamp", *names(datasource)]
+    ordered = (
+        slots.rename(columns={ID_FIELD[kind]: "element_id"})  # type: ignore[index]
+        .sort_values(["element_id", "slot_start"], kind="stable")
+        .drop_duplicates(["element_id", "slot_start"], keep="last")
+    )
+    ordered = pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1)
+    found, kept = [], []
+    for alarm in SLOT_ALARMS:
+        rows, after = _follow(ordered, alarm, state[state["code"] == alarm.code])
+        found.append(rows)
+        kept.append(after)
+    rows = pd.concat(found, ignore_index=True)
+    rows = rows.rename(columns={"element_id": ID_FIELD[kind], "slot_start": "timestamp"})  # type: ignore[index]
+    rows = rows.reindex(columns=columns).astype(
+        {column.name: np.float64 for column in DATASOURCES[datasource] if column.type == "double"}
+    )
+    return rows.sort_values(["timestamp", ID_FIELD[kind], "code"], ignore_index=True), pd.concat(  # type: ignore[index]
+        kept, ignore_index=True
+    )
+
+
+def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run one alarm over slots in order of element and time, all at once: runs and latches by running maxima."""
+    slots = slots[alarm.observed(slots)].reset_index(drop=True)
+    bad, good = alarm.bad(slots).to_numpy(bool), alarm.good(slots).to_numpy(bool)
+    starts, elements = slots["slot_start"].to_numpy(np.int64), slots["element_id"].to_numpy(object)
+    row = np.arange(len(slots))
+    first = np.r_[True, elements[1:] != elements[:-1]][: len(slots)]
+    begin = np.maximum.accumulate(np.where(first, row, 0))
+
+    known = state.set_index("element_id").reindex(elements)
+    was_open = known["open"].eq(True).to_numpy()
+    started_before, run_before, count_before = (
+        known[name].fillna(0).to_numpy(np.int64) for name in ("started", "bad_run", "count")
+    )
+
+    last_not_bad = np.maximum.accumulate(np.where(bad, -1, row))
+    unbroken = last_not_bad < begin  # since the range before
+    run = row - np.maximum(last_not_bad, begin - 1) + np.where(unbroken, run_before, 0)
+    continued = unbroken & (run_before > 0)
+    run_first = np.where(continued, begin - count_before, np.maximum(last_not_bad, begin - 1) + 1)
+    run_started = np.where(continued, started_before, starts[np.minimum(np.maximum(run_first, 0), row)])
+
+    raises = bad & (run >= alarm.needed(slots).to_numpy(np.int64))
+    last_said = np.maximum.accumulate(np.where(raises | good, row, -1))
+    is_open = np.where(last_said >= begin, raises[last_said], was_open)
+    before = np.where(first, was_open, np.r_[False, is_open[:-1]][: len(slots)])
+    raised, cleared = is_open & ~before, ~is_open & before
+
+    last_raised = np.maximum.accumulate(np.where(raised, row, -1))
+    here = last_raised >= begin
+    incident_first = np.where(here, run_first[last_raised], begin - count_before)
+    incident_started = np.where(here, run_started[last_raised], started_before)
+
+    incident = is_open | cleared
+    started = np.where(incident, incident_started, run_started)
+    count = row - np.where(incident, incident_first, run_first) + np.where(cleared, 0, 1)
+    now = pd.DataFrame(
+        {
+            "element_id": elements,
+            "code": alarm.code,
+            "open": is_open,
+            "started": started,
+            "bad_run": run,
+            "count": count,
+        }
+    )
+    last = np.r_[first[1:], True][: len(slots)]
+    kept = now[last & (is_open | (run > 0))]
+    untouched = state[~state["element_id"].isin(elements)]
+    events = slots.assign(started=started, count=count, state=np.where(raised, "raised", "cleared"))
+    rows = _described(events[raised | cleared], alarm)
+    return rows, pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)
+
+
+def _described(events: pd.DataFrame, alarm: SlotAlarm) -> pd.DataFrame:
+    zones = events["time_zone"] if "time_zone" in events else pd.Series(None, index=events.index, dtype=object)
+    since = [_local(start, zone) for start, zone in zip(events["started"], zones, strict=True)]
+    described = events.assign(since=since)
+    texts = [
+        alarm.raised(event) if event.state == "raised" else alarm.cleared(event)
+        for event in described.itertuples(index=False)
+    ]
+    return events.assign(
+        code=alarm.code,
+        severity=alarm.severity,
+        text_alarm=np.array(texts, dtype=object),
+        started_at=np.array([_rfc3339(start) for start in events["started"]], dtype=object),
+    )
+
+
+def _own_thresholds(slots: pd.DataFrame) -> pd.DataFrame:
+    """Return each slot's thresholds, a column each, named `code.field`."""
+    texts = slots["variable_data"] if "variable_data" in slots else pd.Series(None, index=slots.index, dtype=object)
+    codes, distinct = pd.factorize(texts, use_na_sentinel=False)
+    tables = [
+        {
+            f"{alarm.code}.{field}": value
+            for alarm in SLOT_ALARMS
+            for field, value in msgspec.to_builtins(getattr(own, alarm.code)).items()
+        }
+        for own in map(_thresholds, [*distinct, None])  # the last for no slots at all
+    ]
+    return pd.DataFrame(tables).take(codes).reset_index(drop=True)
+
+
+def _thresholds(variable_data: str | None) -> Thresholds:
+    """Return the thresholds of an element; the defaults where its own cannot be read, which must not stop a job."""
+    if not isinstance(variable_data, str):
+        return Thresholds()
+    try:
+        return Thresholds.of(json.loads(variable_data))
+    except (ValueError, AttributeError) as error:
+        _log.warning("thresholds are not readable, the defaults hold", variable_data=variable_data, error=str(error))
+        return Thresholds()
+
+
+# -- evidence ----------------------------------------------------------------------------------------
+
+#: Least time, and least number of samples, without a change that make a value stale.
+STALE_SPAN_S = 1200.0
+STALE_SAMPLES = 4
+#: Values that agree to so many decimals are the same.
+STALE_DECIMALS = 3
+
+
+def stale_share(readings: pd.DataFrame, slots: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the share of each slot's samples that belong to a stretch of one and the same value.
+
+    A stretch lasts at least `STALE_SPAN_S` seconds, to the nearest lower power of two of samples at the slot's own
+    rate, and lies within the slot, so that the result does not depend on what else was read. Zero and less is never
+    stale: that is night, or an alarm of its own.
+
+    Parameters
+    ----------
+    readings : DataFrame
+        `element_id`, `time` (epoch ms), `value`, in any order.
+    slots : DataFrame
+        `element_id`, `slot_start`, `slot_end` (epoch ms).
+
+    Returns
+    -------
+    ndarray
+        0–1 for each row of `slots`; NaN where it has no samples.
+    """
+    element, _ = pd.factorize(pd.concat([slots["element_id"], readings["element_id"]], ignore_index=True))
+    start, end = slots["slot_start"].to_numpy(np.int64), slots["slot_end"].to_numpy(np.int64)
+    time = readings["time"].to_numpy(np.int64)
+    if not len(start):
+        return np.empty(0)
+    earliest = min(start.min(), time.min(initial=start.min()))
+    span = max(start.max(), time.max(initial=start.max())) - earliest + 1
+    key = element.astype(np.int64) * span + np.concatenate([start, time]) - earliest
+    # a slot with two owners stands in two rows, and is one
+    slot_key, one_row, slot_of_row = np.unique(key[: len(start)], return_index=True, return_inverse=True)
+
+    order = np.argsort(key[len(start) :], kind="stable")
+    slot = np.searchsorted(slot_key, key[len(start) :][order], side="right") - 1
+    same = (element[one_row][slot] == element[len(start) :][order]) & (time[order] < end[one_row][slot])
+    inside = (slot >= 0) & same
+    slot, value = slot[inside], readings["value"].to_numpy(np.float64)[order][inside]
+
+    samples = np.bincount(slot, minlength=len(slot_key))
+    fitting = STALE_SPAN_S * 1000 * samples / (end - start)[one_row]
+    windows = 2 ** np.floor(np.log2(np.maximum(fitting, STALE_SAMPLES))).astype(np.int64)
+    stale = np.zeros(len(slot_key))
+    for window in np.unique(windows[slot]):
+        of_window = windows[slot] == window
+        flags = _stale(value[of_window], slot[of_window], int(window))
+        stale += np.bincount(slot[of_window], weights=flags, minlength=len(slot_key))
+    share = np.divide(stale, samples, out=np.full(len(slot_key), np.nan), where=samples > 0)
+    return share[slot_of_row]
+
+
+def _stale(value: npt.NDArray[np.float64], slot: npt.NDArray[np.intp], window: int) -> Bool:
+    """Return which values belong to at least `window` equal positive ones in a row of the same slot."""
+    # what is no number ends a stretch
+    borders = np.flatnonzero(np.diff(slot)) + 1
+    series = pd.Series(np.insert(np.where(value > 0, value, np.nan), borders, np.nan))
+    ends = stale_values_round(series, window=window, decimals=STALE_DECIMALS, mark="end")
+    # pvanalytics marks a whole stretch in `window` passes; this is one
+    whole = ends[::-1].astype(np.float64).rolling(window, min_periods=1).max()[::-1] > 0
+    flags: Bool = np.delete(whole.to_numpy(), borders + np.arange(len(borders)))
+    return flags
+
+
+# -- words -------------------------------------------------------------------------------------------
+
+
+def _rfc3339(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _local(epoch_ms: int, zone: Any) -> str:
+    """Return a time as the client's clock shows it."""
+    clock = ZoneInfo(zone) if isinstance(zone, str) and zone else UTC
+    return f"{datetime.fromtimestamp(epoch_ms / 1000, clock):%Y-%m-%d %H:%M}"
+
+
+def _span(milliseconds: float) -> str:
+    seconds = round(milliseconds / 1000)
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -1,0 +1,211 @@
+"""MongoDB: the collections, the range read of raw readings, and the marks of hours to compute.
+
+| collection | holds | `_id` |
+| --- | --- | --- |
+| `topic` | raw readings, clustered by `_id` | topic, event time in ms, element: `panel|1767225600000|p1` |
+| `topic_alarm` | refused messages, other alarms | topic, partition, offset: `panel|0000|000000000000042` |
+| `dirty_hours` | hours that landing touched | topic, hour in ms: `panel|1767225600000` |
+| `landing_progress` | what became of each partition's messages | topic, partition: `panel|0000` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
+
+import bson
+import numpy as np
+import pandas as pd
+from pymongo import DeleteOne, MongoClient, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import CollectionInvalid
+
+from selfgen.settings import Settings
+
+Document = dict[str, Any]
+
+HOUR_MS = 3_600_000
+#: Topics whose hours the batch jobs compute.
+BATCH_TOPICS = ("panel", "light")
+#: `_id`s are compared as text; event times are written with this many digits (until the year 2286).
+_TIME_DIGITS = 13
+_READ_BATCH = 50_000
+
+
+def connect(settings: Settings, timeout_s: float = 10.0) -> MongoClient[Document]:
+    """Return a client whose writes are acknowledged by a majority and journaled.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where MongoDB is.
+    timeout_s : float
+        How long an operation looks for a server, s.
+    """
+    return MongoClient(
+        settings.mongodb,
+        w="majority",
+        journal=True,
+        tz_aware=True,
+        appname="selfgen",
+        serverSelectionTimeoutMS=int(timeout_s * 1000),
+    )
+
+
+def database(settings: Settings) -> Database[Document]:
+    """Return the database, over a client of its own."""
+    return connect(settings)[settings.mongodb_database]
+
+
+def ping(settings: Settings, timeout_s: float = 2.0) -> None:
+    """Ask the primary for a sign of life; raise `pymongo.errors.PyMongoError` where there is none."""
+    with connect(settings, timeout_s) as client:
+        client.admin.command("ping")
+
+
+def ensure_collections(settings: Settings) -> None:
+    """Create what is missing; what is there stays as it is."""
+    with connect(settings) as client:
+        found = client[settings.mongodb_database]
+        for name in ("topic", "topic_alarm"):
+            _create(found, name, clusteredIndex={"key": {"_id": 1}, "unique": True, "name": "identity"})
+        for name in ("dirty_hours", "landing_progress"):
+            _create(found, name)
+        found["topic_alarm"].create_index([("received_at", 1)], name="received_at")
+
+
+def _create(found: Database[Document], name: str, **options: Any) -> None:
+    with suppress(CollectionInvalid):  # it is there
+        found.create_collection(name, **options)
+
+
+def reading_id(topic: str, event_time_ms: int, element_id: str = "") -> str:
+    """Return the identity of a reading; without an element, the start of all readings of that instant."""
+    return f"{topic}|{event_time_ms:0{_TIME_DIGITS}d}|{element_id}"
+
+
+def time_range(topic: str, start_ms: int, end_ms: int) -> Document:
+    """Return the filter of a topic's readings in `[start_ms, end_ms)`: a range of the clustering key."""
+    return {"_id": {"$gte": reading_id(topic, start_ms), "$lt": reading_id(topic, end_ms)}}
+
+
+def read_readings(
+    settings: Settings, topic: str, start_ms: int, end_ms: int, value_fields: Sequence[str]
+) -> pd.DataFrame:
+    """Return the raw readings of `[start_ms, end_ms)` by element and time.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where MongoDB is.
+    topic : str
+        One of the devices' topics.
+    start_ms, end_ms : int
+        The half-open range of event times, epoch ms.
+    value_fields : sequence of str
+        The measured fields to return.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `element_id` (str), `time` (int64, epoch ms) and each value field (float64, NaN where absent), in
+        order of element and time.
+    """
+    projection = {"_id": 1, **{f"msg_value.{name}": 1 for name in value_fields}}
+    identities: list[str] = []
+    values: list[Document] = []
+    with connect(settings) as client:
+        batches = client[settings.mongodb_database]["topic"].find_raw_batches(
+            time_range(topic, start_ms, end_ms), projection, batch_size=_READ_BATCH
+        )
+        for batch in batches:
+            documents = bson.decode_all(cast(bytes, batch))
+            identities += [document["_id"] for document in documents]
+            values += [document["msg_value"] for document in documents]
+    return _frame(topic, identities, values, value_fields)
+
+
+def _frame(
+    topic: str, identities: list[str], values: list[Document], value_fields: Sequence[str]
+) -> pd.DataFrame:
+    time_at = len(topic) + 1
+    element_at = time_at + _TIME_DIGITS + 1
+    times_ms = np.fromiter((int(identity[time_at : element_at - 1]) for identity in identities), np.int64)
+    codes, elements = pd.factorize(
+        np.array([identity[element_at:] for identity in identities], dtype=object), sort=True
+    )
+    order = np.argsort(codes, kind="stable")  # the range comes in order of time
+    columns: dict[str, Any] = {"element_id": elements.take(codes[order]), "time": times_ms[order]}
+    for name in value_fields:
+        columns[name] = np.array([value.get(name) for value in values], dtype=np.float64)[order]
+    return pd.DataFrame(columns)
+
+
+class DirtyHour(NamedTuple):
+    """An hour whose readings changed since it was computed; `version` tells a later change from this one."""
+
+    topic: str
+    hour_ms: int
+    version: int
+
+
+def mark_dirty(
+    found: Database[Document],
+    topic: str,
+    hours_ms: Iterable[int],
+    reason: str,
+    session: ClientSession | None = None,
+) -> None:
+    """Mark hours (their starts, epoch ms) for computing, after their readings were written; never before.
+
+    Each mark raises the hour's version, so that a job which read the hour before does not take the mark away.
+    """
+    now = datetime.now(UTC)
+    marks = [
+        UpdateOne(
+            {"_id": f"{topic}|{hour_ms:0{_TIME_DIGITS}d}"},
+            {
+                "$inc": {"version": 1},
+                "$set": {"marked_at": now, "reason": reason},
+                "$setOnInsert": {
+                    "topic_id": topic,
+                    "hour": datetime.fromtimestamp(hour_ms / 1000, UTC),
+                    "since": now,
+                },
+            },
+            upsert=True,
+        )
+        for hour_ms in hours_ms
+    ]
+    if marks:
+        found["dirty_hours"].bulk_write(marks, ordered=False, session=session)
+
+
+def dirty_hours(settings: Settings, topic: str, until_ms: int) -> list[DirtyHour]:
+    """Return the marked hours of a topic that start before `until_ms`, in order of time."""
+    with connect(settings) as client:
+        documents = (
+            client[settings.mongodb_database]["dirty_hours"]
+            .find(
+                {"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"version": 1}
+            )
+            .sort("_id")
+        )
+        return [
+            DirtyHour(topic, int(document["_id"].rpartition("|")[2]), document["version"])
+            for document in documents
+        ]
+
+
+def clear_dirty(settings: Settings, computed: Iterable[DirtyHour]) -> None:
+    """Take away the marks of computed hours, but of those that were marked again since they were listed."""
+    done = [
+        DeleteOne({"_id": f"{hour.topic}|{hour.hour_ms:0{_TIME_DIGITS}d}", "version": hour.version})
+        for hour in computed
+    ]
+    if done:
+        with connect(settings) as client:
+            client[settings.mongodb_database]["dirty_hours"].bulk_write(done, ordered=False)

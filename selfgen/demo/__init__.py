@@ -1,0 +1,1 @@
+"""The demonstration: real measurements through every process, checked against what was produced."""

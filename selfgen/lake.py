@@ -1,0 +1,189 @@
+"""The lake: one Parquet file for each data set and UTC hour, replaced whole.
+
+    LAKE/NAME/date=YYYY-MM-DD/hour=HH/data.parquet
+
+A reader finds an hour as it was before a replacement or as it is after, never half of it. An hour that was
+computed and had nothing in it is an empty file; an hour that was not computed is no file.
+
+>>> import tempfile
+>>> lake, hour = Path(tempfile.mkdtemp()), datetime(2024, 6, 1, 10, tzinfo=UTC)
+>>> replace_hour(lake, "panel", hour, pa.table({"power_gen": [1.0, 2.0]}))
+>>> read(lake, "panel", hour, hour + timedelta(hours=1)).num_rows
+2
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+HOUR = timedelta(hours=1)
+FILE = "data.parquet"
+_UNFINISHED = ".data.parquet.unfinished"
+
+
+def replace_hour(lake: Path, name: str, hour: datetime, table: pa.Table) -> None:
+    """Put a table in the place of an hour's file.
+
+    Durable when it returns. Of several writers of one hour the last wins; what a killed one left goes away.
+
+    Parameters
+    ----------
+    lake : pathlib.Path
+        Folder of the lake.
+    name : str
+        The data set's name.
+    hour : datetime.datetime
+        Start of the UTC hour, aware.
+    table : pyarrow.Table
+        The hour's rows; none is an answer too.
+
+    Raises
+    ------
+    ValueError
+        `hour` is not the start of an hour, or naive.
+    """
+    folder = lake / name / _partition(hour)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as descriptor:
+        # nobody else writes it now: what is there was left by a writer that was killed
+        unfinished = folder / _UNFINISHED
+        with unfinished.open("wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(folder / FILE)
+        os.fsync(descriptor)
+
+
+def publish(
+    staging_dir: Path, lake: Path, name: str, hours: Iterable[datetime], schema: pa.Schema
+) -> dict[datetime, int]:
+    """Replace hours by the files that a job left in a staging folder.
+
+    Parameters
+    ----------
+    staging_dir : pathlib.Path
+        Folder with `date=YYYY-MM-DD/hour=HH/` folders, each with any number of Parquet files. Names that
+        begin with `.` or `_` are a job's own and not read. It is left as it is.
+    lake : pathlib.Path
+        Folder of the lake.
+    name : str
+        The data set's name.
+    hours : iterable of datetime.datetime
+        The UTC hours that were computed, aware; those without a staged file become empty.
+    schema : pyarrow.Schema
+        Columns of the files in the lake; staged columns are cast, others left out.
+
+    Returns
+    -------
+    dict of datetime.datetime to int
+        Rows of each hour.
+
+    Raises
+    ------
+    ValueError
+        The staging folder holds an hour that is not among `hours`; nothing is replaced.
+    """
+    hours = list(hours)
+    unexpected = set(_hours_in(staging_dir)) - set(hours)
+    if unexpected:
+        raise ValueError(f"{staging_dir} holds {min(unexpected):%Y-%m-%dT%H}Z, which was not to be computed")
+    rows = {}
+    for hour in hours:
+        files = sorted(path for path in (staging_dir / _partition(hour)).glob("[!._]*") if path.is_file())
+        parts = [pq.ParquetFile(path).read(columns=schema.names).select(schema.names) for path in files]
+        table = pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+        replace_hour(lake, name, hour, table)
+        rows[hour] = table.num_rows
+    return rows
+
+
+def read(
+    lake: Path,
+    name: str,
+    start: datetime,
+    end: datetime,
+    columns: Sequence[str] | None = None,
+    *,
+    schema: pa.Schema | None = None,
+) -> pa.Table:
+    """Return the rows of the hours in `[start, end)`; no other hour's file is opened.
+
+    Parameters
+    ----------
+    lake : pathlib.Path
+        Folder of the lake.
+    name : str
+        The data set's name.
+    start, end : datetime.datetime
+        Range of UTC hours, aware.
+    columns : sequence of str, optional
+        Columns to read; all by default.
+    schema : pyarrow.Schema, optional
+        Columns of the answer where none of the hours has been computed.
+
+    Returns
+    -------
+    pyarrow.Table
+        Rows in order of hours.
+    """
+    paths = [lake / name / _partition(hour) / FILE for hour in _range(start, end)]
+
+    def read_file(path: Path) -> pa.Table | None:
+        try:
+            # an open file stays what it was while another takes its place
+            with path.open("rb") as file:
+                return pq.ParquetFile(file).read(columns=columns, use_threads=False)
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        tables = [table for table in pool.map(read_file, paths) if table is not None]
+    if tables:
+        return pa.concat_tables(tables)
+    empty = (schema or pa.schema([])).empty_table()
+    return empty.select(columns) if columns and schema else empty
+
+
+def hours(lake: Path, name: str) -> list[datetime]:
+    """Return the UTC hours that have been computed, in order; also those without rows."""
+    return [hour for hour in _hours_in(lake / name) if (lake / name / _partition(hour) / FILE).exists()]
+
+
+def _partition(hour: datetime) -> Path:
+    if hour.tzinfo is None or hour.timestamp() % 3600:
+        raise ValueError(f"{hour.isoformat()} is not the start of an hour with its time zone")
+    return Path(f"{hour.astimezone(UTC):date=%Y-%m-%d/hour=%H}")
+
+
+def _hours_in(folder: Path) -> list[datetime]:
+    """Return the hours that have a folder, in order."""
+    found = (f"{path.parent.name}/{path.name}" for path in folder.glob("date=*/hour=*"))
+    return sorted(datetime.strptime(f"{text}+0000", "date=%Y-%m-%d/hour=%H%z") for text in found)
+
+
+def _range(start: datetime, end: datetime) -> Iterator[datetime]:
+    hour = start.astimezone(UTC)
+    while hour < end:
+        yield hour
+        hour += HOUR
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keep other writers out of a folder; a killed holder keeps nobody out. Yields its descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)

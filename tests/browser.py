@@ -1,0 +1,134 @@
+"""Look at a dashboard as a person does: log in with chromium, wait until every chart is drawn, read it.
+
+>>> state = open_dashboard(settings, "selfgen-overview", ROOT / "build/screenshots/overview.png")
+>>> state.errors
+[]
+>>> state.charts["Open alarms"].text
+'3\nraised and not cleared'
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from selfgen.clients.superset import dashboard_url, password
+from selfgen.settings import Settings
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TIMEOUT_MS = 90_000
+
+# every chart's title, its text, and what it drew or failed to draw
+CHARTS = """
+() => [...document.querySelectorAll('.dashboard-component-chart-holder')].map(holder => ({
+    title: holder.querySelector('[data-test="editable-title"], .header-title')?.innerText.trim() ?? '',
+    text: holder.querySelector('.chart-container, [data-test="chart-container"]')?.innerText.trim() ?? '',
+    drawn: holder.querySelector('canvas, svg.vx, table, .header-line') !== null,
+    loading: holder.querySelector('.loading, [data-test="loading-indicator"]') !== null,
+    empty: holder.querySelector('.ant-empty, [data-test="empty-state"]') !== null,
+    error: holder.querySelector('.ant-alert-error, [role="alert"]')?.innerText.trim() ?? '',
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart as drawn: its text, whether it drew a figure, its empty state, the error it shows."""
+
+    title: str
+    text: str
+    drawn: bool
+    empty: bool
+    error: str
+
+
+@dataclass
+class DashboardState:
+    """What a dashboard shows, and everything that went wrong while it was drawn."""
+
+    charts: dict[str, Chart] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    filters: list[str] = field(default_factory=list)
+
+    def undrawn(self) -> list[str]:
+        """Return the titles of charts without a figure, with the reason."""
+        return [
+            f"{chart.title}: {chart.error or ('no data' if chart.empty else 'nothing drawn')}"
+            for chart in self.charts.values()
+            if chart.error or chart.empty or not chart.drawn
+        ]
+
+
+@contextmanager
+def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterator[Page]:
+    """Give a page of a browser, logged in as the administrator; what goes wrong is added to `errors`."""
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing: install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        # tall enough for a whole dashboard: Superset draws only the charts in view
+        page = browser.new_page(viewport={"width": width, "height": 2400})
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("pageerror", lambda error: errors.append(str(error)[:300]))
+        page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
+        page.goto(f"{settings.superset}/login/", wait_until="domcontentloaded")
+        page.fill("#username, input[name=username]", settings.superset_user)
+        page.fill("#password, input[name=password]", password(settings))
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+        yield page
+        browser.close()
+
+
+def read(page: Page) -> list[dict[str, object]]:
+    """Return the charts as they are at this moment."""
+    charts: list[dict[str, object]] = page.evaluate(CHARTS)
+    return charts
+
+
+def wait_until_drawn(page: Page) -> None:
+    """Wait until no chart is loading any more, and its animation is over."""
+    page.wait_for_selector(".dashboard-component-chart-holder")
+    page.wait_for_function(
+        f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
+        "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
+    )
+    page.wait_for_timeout(1_500)
+
+
+def open_dashboard(
+    settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600
+) -> DashboardState:
+    """Open a dashboard and return what it shows once it is drawn; keep a picture where a path is given."""
+    state = DashboardState()
+    with page_of(settings, state.errors, width) as page:
+        page.goto(dashboard_url(settings, slug), wait_until="domcontentloaded")
+        wait_until_drawn(page)
+        for found in read(page):
+            chart = Chart(**{name: found[name] for name in Chart.__dataclass_fields__})  # type: ignore[arg-type]
+            state.charts[chart.title] = chart
+            if chart.error:
+                state.errors.append(f"{chart.title}: {chart.error}")
+        state.filters = page.locator("[data-test=filter-control-name]").all_inner_texts()
+        if screenshot:
+            screenshot.parent.mkdir(parents=True, exist_ok=True)
+            bottom = page.evaluate(
+                "Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
+                ".map(holder => holder.getBoundingClientRect().bottom))"
+            )
+            page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
+    return state

@@ -1,0 +1,114 @@
+"""The specifications in druid_specs/ follow the columns, and lose nothing silently."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from selfgen.clients.druid import (
+    SPECS_DIR,
+    _literal,
+    _whole_rows,
+    differences,
+    read_spec,
+    replace_spec,
+    supervisor_spec,
+)
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.settings import Settings
+
+HOUR = datetime(2026, 3, 29, 10, tzinfo=UTC)
+
+
+def test_there_is_one_file_for_each_data_source() -> None:
+    assert {path.stem for path in SPECS_DIR.glob("*.json")} == set(DATASOURCES) == {*STREAMED, *BATCHED}
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_dimensions_are_the_columns(datasource: str) -> None:
+    schema = read_spec(datasource)["spec"]["dataSchema"]
+    stated = [(dimension["name"], dimension["type"]) for dimension in schema["dimensionsSpec"]["dimensions"]]
+    assert stated == [(column.name, column.type) for column in DATASOURCES[datasource]]
+    assert schema["dataSource"] == datasource
+    assert schema["metricsSpec"] == []
+    assert schema["granularitySpec"]["rollup"] is False
+    assert schema["timestampSpec"] == {"column": "timestamp", "format": "millis"}
+
+
+@pytest.mark.parametrize("datasource", STREAMED)
+def test_supervisor_reads_its_topic_whole_and_once(datasource: str) -> None:
+    spec = supervisor_spec(Settings(kafka_bootstrap="kafka.example:9092"), datasource)["spec"]
+    io = spec["ioConfig"]
+    assert io["topic"] == datasource
+    assert io["useEarliestOffset"] is True
+    assert io["consumerProperties"] == {
+        "bootstrap.servers": "kafka.example:9092",
+        "isolation.level": "read_committed",
+    }
+    assert not {key for key in io if "MessageRejection" in key}
+    assert spec["tuningConfig"]["maxParseExceptions"] <= 100
+    assert spec["tuningConfig"]["logParseExceptions"] is True
+
+
+@pytest.mark.parametrize("datasource", BATCHED)
+def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
+    madrid_summer = timezone(timedelta(hours=2))
+    spec = replace_spec(
+        datasource, [Path("/data/a.json.gz")], HOUR.astimezone(madrid_summer), HOUR + timedelta(hours=3), "t1"
+    )
+    assert spec["id"] == "t1"
+    granularity = spec["spec"]["dataSchema"]["granularitySpec"]
+    assert granularity["intervals"] == ["2026-03-29T10:00:00.000Z/2026-03-29T13:00:00.000Z"]
+    assert granularity["segmentGranularity"] == "HOUR"
+    io = spec["spec"]["ioConfig"]
+    assert (io["appendToExisting"], io["dropExisting"]) == (False, True)
+    assert io["inputSource"] == {"type": "local", "files": ["/data/a.json.gz"]}
+    assert spec["spec"]["tuningConfig"]["maxParseExceptions"] == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (HOUR, HOUR),
+        (HOUR + timedelta(hours=1), HOUR),
+        (HOUR + timedelta(minutes=30), HOUR + timedelta(hours=2)),
+        (HOUR, HOUR + timedelta(minutes=59)),
+    ],
+)
+def test_replace_takes_full_hours_only(start: datetime, end: datetime) -> None:
+    with pytest.raises(ValueError, match="full UTC hours"):
+        replace_spec("panel_report", [], start, end, "t1")
+
+
+def test_differences_name_what_is_stated_and_not_so() -> None:
+    stated = {"io": {"topic": "a", "tasks": 1}, "dimensions": [{"name": "x"}, {"name": "y"}]}
+    running = {
+        "io": {"topic": "a", "tasks": 1, "period": "PT30S"},
+        "dimensions": [{"name": "x"}, {"name": "y"}],
+    }
+    assert differences(stated, running) == []
+    running["io"]["tasks"] = 2
+    running["dimensions"][1]["name"] = "z"
+    assert differences(stated, running) == ["io.tasks: 2 → 1", 'dimensions[1].name: "z" → "y"']
+    assert differences({"dimensions": [1]}, {"dimensions": [1, 2]}) == ["dimensions: [1, 2] → [1]"]
+    assert differences({"new": 1}, {}) == ["new: null → 1"]
+
+
+def test_literals() -> None:
+    assert _literal("O'Hara") == "'O''Hara'"
+    assert _literal("*") == "'*'"
+    assert _literal(True) == "TRUE"
+    assert _literal([1, 2.5]) == "1, 2.5"
+    paris = timezone(timedelta(hours=1))
+    assert _literal(datetime(2026, 1, 1, 0, 0, 0, 123456, paris)) == "TIMESTAMP '2025-12-31 23:00:00.123'"
+    for value in (None, [], datetime(2026, 1, 1)):
+        with pytest.raises(TypeError, match="cannot stand in a query"):
+            _literal(value)
+
+
+def test_an_answer_is_read_whole_or_not_at_all() -> None:
+    rows = [{"address": "C:\\"}, {"address": '"{'}]
+    chunks = ['[{"address":"C:\\\\"},{"addr', 'ess":"\\"{"}]', "\n"]
+    assert list(_whole_rows(chunks)) == rows
+    with pytest.raises(ValueError, match="delimiter"):
+        _whole_rows([*chunks[:1], 'ess":1}'])

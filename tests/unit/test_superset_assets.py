@@ -1,0 +1,189 @@
+"""What the dashboards as code say must agree: with the data sources' columns, and with each other."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from selfgen.clients.superset import (
+    ASSETS,
+    OVERVIEW,
+    SupersetError,
+    dashboard_url,
+    pack,
+    password,
+    read_assets,
+)
+from selfgen.columns import DATASOURCES, names
+from selfgen.settings import ROOT, Settings
+
+SETTINGS = Settings(port_base=20000, _env_file=None)
+FILES = read_assets(SETTINGS)
+DATASETS = {asset["uuid"]: asset for name, asset in FILES.items() if name.startswith("datasets/")}
+CHARTS = {asset["uuid"]: asset for name, asset in FILES.items() if name.startswith("charts/")}
+DASHBOARDS = [asset for name, asset in FILES.items() if name.startswith("dashboards/")]
+BY_TABLE = {dataset["table_name"]: dataset for dataset in DATASETS.values()}
+
+
+def columns(dataset: dict[str, Any]) -> set[str]:
+    return {column["column_name"] for column in dataset["columns"]}
+
+
+def placed(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
+    items = [item for item in dashboard["position"].values() if isinstance(item, dict)]
+    return [item["meta"] for item in items if item["type"] == "CHART"]
+
+
+def columns_used(params: dict[str, Any]) -> Iterator[str]:
+    for key in ("groupby", "all_columns"):
+        yield from params.get(key, [])
+    if "x_axis" in params:
+        yield params["x_axis"]
+    for condition in params["adhoc_filters"]:
+        yield condition["subject"]
+
+
+def metrics_used(params: dict[str, Any]) -> list[str]:
+    return [*params.get("metrics", []), *([params["metric"]] if "metric" in params else [])]
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_every_data_source_has_its_columns_with_labels_and_units(datasource):
+    described = {column["column_name"]: column for column in BY_TABLE[datasource]["columns"]}
+    assert list(described) == ["__time", *names(datasource)]
+    for column in DATASOURCES[datasource]:
+        assert column.label in described[column.name]["verbose_name"]
+        assert column.unit in described[column.name]["verbose_name"]
+    assert len({column["verbose_name"] for column in described.values()}) == len(described), "labels repeat"
+
+
+def test_a_columns_unit_and_type_reach_superset():
+    described = {column["column_name"]: column for column in BY_TABLE["sensor_report"]["columns"]}
+    assert described["irradiation"] == {
+        "column_name": "irradiation",
+        "verbose_name": "Irradiation (Wh/m²)",
+        "type": "DOUBLE",
+    }
+    assert described["__time"]["is_dttm"] is True
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset["table_name"])
+def test_metrics_use_columns_that_exist(dataset):
+    assert dataset["metrics"]
+    for metric in dataset["metrics"]:
+        used = set(re.findall(r'"(\w+)"', metric["expression"]))
+        assert used <= columns(dataset), metric["metric_name"]
+    labels = [metric["verbose_name"] for metric in dataset["metrics"]]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_union_of_alarms_uses_columns_of_its_sources():
+    alarms = BY_TABLE["alarms"]
+    sources = re.findall(r"'(\w+_alarm)'", alarms["sql"])
+    assert sorted(sources) == ["panel_alarm", "sensor_alarm", "wind_alarm"]
+    available = {"__time"}.union(*(names(source) for source in sources))
+    given = set(re.findall(r'AS "(\w+)"', alarms["sql"]))
+    read = set(re.findall(r'"(\w+)"', alarms["sql"])) - given
+    assert read <= available
+    assert columns(alarms) == (read | given) - {"panel_id", "light_id", "wind_id"}
+
+
+@pytest.mark.parametrize("chart", CHARTS.values(), ids=lambda chart: chart["slice_name"])
+def test_charts_use_columns_and_metrics_that_exist(chart):
+    dataset, params = DATASETS[chart["dataset_uuid"]], chart["params"]
+    assert set(columns_used(params)) <= columns(dataset)
+    assert set(metrics_used(params)) <= {metric["metric_name"] for metric in dataset["metrics"]}
+    assert metrics_used(params) or params["query_mode"] == "raw"
+    assert params["viz_type"] == chart["viz_type"]
+    assert chart["description"]
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [chart for chart in CHARTS.values() if chart["viz_type"].startswith("echarts_timeseries")],
+    ids=lambda chart: chart["slice_name"],
+)
+def test_axes_carry_a_title_with_the_unit_and_safe_colours(chart):
+    params = chart["params"]
+    assert params["x_axis_title"]
+    assert re.search(r"\(.+\)$", params["y_axis_title"]), params["y_axis_title"]
+    assert params["color_scheme"] == "selfgen"
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard["slug"])
+def test_dashboards_place_charts_that_exist_once_in_rows_that_fit(dashboard):
+    charts = placed(dashboard)
+    assert {chart["uuid"] for chart in charts} <= set(CHARTS)
+    assert (
+        len({chart["uuid"] for chart in charts}) == len({chart["chartId"] for chart in charts}) == len(charts)
+    )
+    assert all(CHARTS[chart["uuid"]]["slice_name"] == chart["sliceName"] for chart in charts)
+    position = dashboard["position"]
+    for row in position["GRID_ID"]["children"]:
+        assert sum(position[chart]["meta"]["width"] for chart in position[row]["children"]) == 12
+    assert dashboard["metadata"]["refresh_frequency"] == 10
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard["slug"])
+def test_filters_reach_only_charts_that_have_their_column(dashboard):
+    charts = {chart["chartId"]: CHARTS[chart["uuid"]] for chart in placed(dashboard)}
+    for native_filter in dashboard["metadata"]["native_filter_configuration"]:
+        target = native_filter["targets"][0]
+        excluded = native_filter["scope"]["excluded"]
+        assert set(excluded) <= set(charts)
+        if column := target.get("column", {}).get("name"):
+            assert column in columns(DATASETS[target["datasetUuid"]])
+            without = {
+                i for i, chart in charts.items() if column not in columns(DATASETS[chart["dataset_uuid"]])
+            }
+            assert set(excluded) == without, native_filter["name"]
+
+
+def test_no_time_range_is_one_that_superset_cannot_answer():
+    assert not re.findall(r"[Ll]ast \d+ (?:hours|minutes|seconds)", "".join(map(str, FILES.values())))
+
+
+def test_identities_are_unique():
+    identities = [asset["uuid"] for asset in FILES.values() if "uuid" in asset]
+    assert len(identities) == len(set(identities)) == len(FILES) - 1
+
+
+def test_the_brokers_address_comes_from_the_settings():
+    assert (
+        FILES["databases/druid.yaml"]["sqlalchemy_uri"] == "druid://127.0.0.1:20009/druid/v2/sql/?header=true"
+    )
+    elsewhere = read_assets(Settings(druid_broker_url="http://druid.example:8082", _env_file=None))
+    assert elsewhere["databases/druid.yaml"]["sqlalchemy_uri"].startswith("druid://druid.example:8082/druid/")
+
+
+def test_the_bundle_holds_every_file_under_one_folder():
+    with zipfile.ZipFile(io.BytesIO(pack(FILES))) as bundle:
+        assert sorted(bundle.namelist()) == sorted(f"assets/{name}" for name in FILES)
+        assert yaml.safe_load(bundle.read("assets/metadata.yaml"))["type"] == "assets"
+
+
+def test_the_overview_is_there_under_its_address():
+    assert OVERVIEW in {dashboard["slug"] for dashboard in DASHBOARDS}
+    assert dashboard_url(SETTINGS) == "http://127.0.0.1:20017/superset/dashboard/selfgen-overview/"
+
+
+def test_the_configured_password_comes_before_the_kept_one(tmp_path):
+    settings = Settings(build_dir=tmp_path, _env_file=None)
+    with pytest.raises(SupersetError, match="SELFGEN_SUPERSET_PASSWORD"):
+        password(settings)
+    (tmp_path / "stack" / "superset").mkdir(parents=True)
+    (tmp_path / "stack" / "superset" / "superset-admin-password").write_text("made-at-start\n")
+    assert password(settings) == "made-at-start"
+    given = Settings(build_dir=tmp_path, superset_password="given", _env_file=None)
+    assert password(given) == "given"
+
+
+def test_the_folder_does_not_shadow_the_package():
+    assert not (ROOT / "superset" / "__init__.py").exists()
+    assert ASSETS.is_dir()
