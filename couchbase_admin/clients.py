@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -22,8 +22,7 @@ def with_time_zone(client: Client) -> Client:
     time_zone = timezone_at(lng=client.longitude, lat=client.latitude)
     if time_zone is None:
         raise Refused(
-            f"no time zone is known at {client.latitude}, {client.longitude}: "
-            "give one, such as Europe/Madrid."
+            f"no time zone is known at {client.latitude}, {client.longitude}: give one, such as Europe/Madrid."
         )
     return replace(client, time_zone=time_zone)
 
@@ -59,15 +58,13 @@ def close_client(store: RegistryStore, client_id: str, at: datetime) -> bool:
     """Close a client that has no elements any more; False where it is closed already.
 
     An installer may be giving it an element at this moment. So the client is closed first, then every element
-    that is listed with it is touched: who read it before can no longer write it, and who reads it now sees the
+    that is listed with it is touched: who read it before can no longer write it, who reads it now sees the
     client closed.
     """
     at = instant(at)
     before = known_client(store, client_id)
     if before.value.end_date is not None and before.value.end_date != at:
-        raise Refused(
-            f"client {client_id} is closed since {shown(before.value.end_date)}: there is nothing to do."
-        )
+        raise Refused(f"client {client_id} is closed since {shown(before.value.end_date)}: there is nothing to do.")
     _refuse_installed(store, client_id, at)
     fresh = before.value.end_date is None
     if fresh:
@@ -108,6 +105,4 @@ def _fence(store: RegistryStore, relations: Versioned[Relations]) -> None:
 def _nothing(store: RegistryStore, kind: Any, element_id: str) -> Versioned[Relations]:
     with suppress(Conflict):
         store.commit(None, Relations(kind=kind, element_id=element_id), "nobody has it")
-    found = store.relations(kind, element_id)
-    assert found is not None
-    return found
+    return cast(Versioned[Relations], store.relations(kind, element_id))  # relations are never removed

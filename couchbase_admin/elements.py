@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from couchbase_admin.store import RegistryStore, Versioned
 from selfgen.registry import (
+    ID_FIELD,
     AnyElement,
     Conflict,
     Kind,
@@ -35,8 +36,8 @@ def add_model(store: RegistryStore, model: Model) -> bool:
 def element_of(store: RegistryStore, kind: Kind, fields: Mapping[str, Any]) -> AnyElement:
     """Return an element from its fields, the missing ones from the catalogue's entry of its model."""
     name = fields.get("model")
-    model = store.model(kind, name) if name else None
-    return with_model(kind, fields, None if model is None else model.value)
+    found = store.model(kind, name) if name else None
+    return with_model(kind, fields, None if found is None else found.value)
 
 
 def add_element(store: RegistryStore, element: AnyElement) -> bool:
@@ -77,8 +78,8 @@ def retire_element(store: RegistryStore, kind: Kind, element_id: str, at: dateti
 def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: datetime) -> bool:
     """Put a new element in the place of a broken one; False where it is there already.
 
-    First the new element's document names the one it replaces. Then the old one's says, in one write, that it is
-    retired and by what it is replaced: from then on its place is the new one's, whether or not this command
+    First the new element's document names the one it replaces. Then the old one's says, in one write, that it
+    is retired and by what it is replaced: from then on its place is the new one's, whether or not this command
     lives to write that down there as well.
     """
     at = _past(store, at)
@@ -97,9 +98,21 @@ def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: date
                 store.list_elements(period.client_id, [(kind, new_id)])
         spans = changed_spans(relations.periods, after.periods)
         store.commit(before, after, f"{kind} replaced by {new_id}", kind, spans)
-    settled = _settle_successor(store, kind, new_id, old_id)
+    settled = _settle_successor(store, kind, new_id, old_id, fresh=after is not relations)
     ended = _end_element(store, kind, old_id, at)
     return after is not relations or settled or ended
+
+
+def successor_of(
+    store: RegistryStore, old: AnyElement, new_id: str, changes: Mapping[str, Any], at: datetime
+) -> AnyElement:
+    """Return the element that takes another's place: as the old one is, but for what belongs to that piece alone."""
+    kind = kind_of(old)
+    own = {"manufacture_date", "panel_price", "panel_sold", "sensor_price", "variable_data", "end_date"}
+    kept = ("tilt", "azimuth") if "model" in changes else old.__struct_fields__
+    fields = {name: getattr(old, name, None) for name in kept if name not in own}
+    fields |= {ID_FIELD[kind]: new_id, "install_date": at.date()}
+    return element_of(store, kind, {**fields, **changes})
 
 
 def _choose_successor(store: RegistryStore, kind: Kind, element_id: str, replaces: str) -> None:
@@ -112,9 +125,10 @@ def _choose_successor(store: RegistryStore, kind: Kind, element_id: str, replace
         store.commit(before, chosen, f"{kind} chosen to replace {replaces}")
 
 
-def _settle_successor(store: RegistryStore, kind: Kind, element_id: str, replaces: str) -> bool:
+def _settle_successor(store: RegistryStore, kind: Kind, element_id: str, replaces: str, *, fresh: bool) -> bool:
     successor = store.relations(kind, element_id)
-    if successor is None or successor.value.replaces != replaces:
+    taken = successor is not None and bool(successor.value.periods) and not successor.derived
+    if successor is None or successor.value.replaces != replaces or (fresh and taken):
         raise Conflict(
             f"{kind} {replaces} is retired, but {kind} {element_id} was given another place in the meantime: "
             "put another element in its place (selfgen install add)."

@@ -68,7 +68,7 @@ def add_install(
         store,
         kind,
         element_id,
-        "installed at " + client_id,
+        f"installed at {client_id}",
         lambda relations: opened(relations, period),
         client_id=client_id,
     )
@@ -144,9 +144,9 @@ def _change(
     if client_id is not None:
         known_client(store, client_id)
         store.list_elements(client_id, [(kind, element_id)])
-        _check_client(known_client(store, client_id).value, after)
+        check_client(known_client(store, client_id).value, after)
     after = checked(after, store.clock())
-    _check_dates(after)
+    check_dates(after)
     spans = changed_spans(relations.periods, after.periods)
     try:
         store.commit(before, after, f"{kind} {action}", kind, spans)
@@ -155,7 +155,8 @@ def _change(
     return True
 
 
-def _check_client(client: Client, relations: Relations) -> None:
+def check_client(client: Client, relations: Relations) -> None:
+    """Raise `Refused` where a client was not open in one of its periods."""
     for period in relations.periods:
         if period.client_id != client.client_id:
             continue
@@ -166,12 +167,11 @@ def _check_client(client: Client, relations: Relations) -> None:
             )
         closed = client.end_date
         if closed and (period.end_date is None or period.end_date > closed):
-            raise Refused(
-                f"client {client.client_id} is closed since {shown(closed)}: choose another client."
-            )
+            raise Refused(f"client {client.client_id} is closed since {shown(closed)}: choose another client.")
 
 
-def _check_dates(relations: Relations) -> None:
+def check_dates(relations: Relations) -> None:
+    """Raise `Refused` where a period begins before anything was measured."""
     for period in relations.periods:
         if period.init_date < EARLIEST:
             raise Refused(f"the start {shown(period.init_date)} is before {EARLIEST.date()}: correct it.")

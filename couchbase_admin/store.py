@@ -2,10 +2,10 @@
 
 How it stays consistent, wherever a command is stopped:
 
-- Every change becomes real by one write of one document (`commit`): the insert of a new one, or the replacement
-  of the version it was made from. Two writers at once: exactly one replaces that version.
-- What points *to* a document is written before it, and readers pass over what points nowhere: its id in a list
-  of ids, and the change's entry in the history. Entries form a chain: the document names its last one
+- Every change becomes real by one write of one document (`commit`): the insert of a new one, or the
+  replacement of the version it was made from. Two writers at once: exactly one replaces that version.
+- What points *to* a document is written before it, and readers pass over what points nowhere: its id in a
+  list of ids, and the change's entry in the history. Entries form a chain: the document names its last one
   (`last_change`), each names the one before; the entry of a change that did not happen is never reached.
 - Hours of the past that a change affects are noted before it, and struck off only when they are marked dirty
   for the batch jobs, so that no recomputation is lost (`mark_pending_hours`).
@@ -16,10 +16,11 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -37,6 +38,7 @@ from selfgen.registry import (
     Refused,
     Relations,
     Span,
+    Unavailable,
     client_key,
     decoded_relations,
     element_key,
@@ -47,13 +49,16 @@ from selfgen.registry import (
     relations_key,
     succeeded,
 )
-from selfgen.settings import Settings
+
+if TYPE_CHECKING:
+    from selfgen.settings import Settings
 
 AnyValue = TypeVar("AnyValue", bound=Document)
-#: Told a topic, the affected hours (their starts) and a reason; see `selfgen.clients.mongo.mark_dirty`.
-MarkDirty = Callable[[str, Sequence[datetime], str], None]
+#: Told a topic, hours (their starts, epoch ms) and a reason, marks them for recomputation; `Unavailable` where it
+#: cannot now. See `couchbase_admin.recompute`.
+MarkDirty = Callable[[str, Sequence[int], str], None]
 
-HOUR = timedelta(hours=1)
+HOUR_MS = 3_600_000
 #: Longer than any command lives: what was noted before that was done, or never will be.
 ABANDONED = timedelta(minutes=10)
 PENDING_KEY = "dirty_hours::pending"
@@ -76,7 +81,7 @@ class PendingHours(Struct, kw_only=True):
 
     change_id: str
     topic: str
-    spans: list[Span]
+    spans: list[tuple[datetime, datetime]]
     reason: str
     at: datetime
 
@@ -140,6 +145,26 @@ class IdList:
                     continue  # another writer appended; read it again
                 rest = rest[room:]
             number += 1
+
+    @classmethod
+    def add_each(cls, documents: Documents, ids_by_name: Mapping[str, Sequence[str]]) -> None:
+        """Append to many lists: the short ones, which most are, side by side."""
+        keys = {name: cls(documents, name)._key(0) for name in ids_by_name}
+        first = documents.get_many(keys.values())
+        writes: dict[str, Write] = {}
+        long: list[str] = []
+        for name, ids in ids_by_name.items():
+            stored = first.get(keys[name])
+            listed = [] if stored is None else msgspec.json.decode(stored.content, type=list[str])
+            together = list(dict.fromkeys([*listed, *ids]))
+            if len(together) > cls.CHUNK:
+                long.append(name)
+            elif len(together) > len(listed):
+                cas = None if stored is None else stored.cas
+                writes[name] = Write(keys[name], msgspec.json.encode(together), cas)
+        refused = documents.write_many(list(writes.values()))
+        for name in [*long, *(name for name, write in writes.items() if write.key in refused)]:
+            cls(documents, name).add(ids_by_name[name])
 
     def all(self) -> list[str]:
         """Return every id once, in the order they came."""
@@ -220,18 +245,21 @@ class RegistryStore:
 
     def relations(self, kind: Kind, element_id: str) -> Versioned[Relations] | None:
         """Return who has an element since when."""
-        stored = self.documents.get(relations_key(kind, element_id))
-        if stored is None:
-            return None
-        written = relations = decoded_relations(kind, stored.content)
-        if written.replaces and not written.periods:
-            replaced = self.documents.get(relations_key(kind, written.replaces))
-            if replaced is not None:
-                relations = succeeded(written, decoded_relations(kind, replaced.content))
-        return dataclasses.replace(_versioned(relations, stored), derived=relations is not written)
+        return self.relations_of(kind, [element_id]).get(element_id)
+
+    def relations_of(self, kind: Kind, element_ids: Iterable[str]) -> dict[str, Versioned[Relations]]:
+        """Return who has elements since when, without those that nobody ever had."""
+        keys = {relations_key(kind, one): one for one in element_ids}
+        stored = {keys[key]: found for key, found in self.documents.get_many(keys).items()}
+        written = {one: decoded_relations(kind, found.content) for one, found in stored.items()}
+        settled = settle(self.documents, kind, written)
+        return {
+            one: dataclasses.replace(_versioned(settled[one], found), derived=settled[one] is not written[one])
+            for one, found in stored.items()
+        }
 
     def ids(self, family: str) -> list[str]:
-        """Return the ids of a document family (`client`, `panel`, `model::panel`…), those without one included."""
+        """Return the ids of a document family (`client`, `panel`, `model::panel`…)."""
         return IdList(self.documents, family).all()
 
     def elements_of(self, client_id: str) -> list[tuple[Kind, str]]:
@@ -308,7 +336,35 @@ class RegistryStore:
             self.documents.remove(_change_key(change.change_id))
             raise Conflict(f"{write.key} was changed by somebody else in the meantime.")
         if noted:
-            self.mark_pending_hours(own=change.change_id)
+            with suppress(Unavailable):  # they stay noted; the batch jobs will find them
+                self.mark_pending_hours(own=change.change_id)
+
+    def commit_many(
+        self,
+        changes: Sequence[tuple[Versioned[Any] | None, Document]],
+        action: str,
+        spans: Mapping[str, Sequence[Span]],
+    ) -> set[str]:
+        """Make changes of different documents side by side; return the keys of those that somebody else changed.
+
+        `spans` of the past are marked dirty, by topic.
+        """
+        entries = [(self.change_of(before, after, action), before, after) for before, after in changes]
+        history = [Write(_change_key(change.change_id), msgspec.json.encode(change)) for change, _, _ in entries]
+        self.documents.write_many(history)
+        noted = [
+            change_id
+            for topic, affected in spans.items()
+            if self.note_hours(change_id := uuid.uuid4().hex, topic, affected, action)
+        ]
+        refused = self.documents.write_many([committing(before, after, change) for change, before, after in entries])
+        for change, _, _ in entries:
+            if change.key in refused:
+                self.documents.remove(_change_key(change.change_id))
+        with suppress(Unavailable):
+            for change_id in noted:
+                self.mark_pending_hours(own=change_id)
+        return set(refused)
 
     def change_of(self, before: Versioned[Any] | None, after: Document, action: str) -> Change:
         """Return the history's entry of a change."""
@@ -323,7 +379,7 @@ class RegistryStore:
         )
 
     def touch(self, before: Versioned[Any]) -> None:
-        """Write a document as it is, so that whoever read it before cannot change it; `Conflict` as `commit`."""
+        """Write a document as it is, so that who read it before cannot change it; `Conflict` as `commit`."""
         try:
             self.documents.replace(key_of(before.value), sealed(before.value, before.last_change), before.cas)
         except CasMismatch as error:
@@ -355,9 +411,7 @@ class RegistryStore:
             hours = hours_of(item.spans)
             self.mark_dirty(item.topic, hours, item.reason)
             marked += len(hours)
-        over = {
-            item.change_id for item in items if item.change_id == own or item.at < self.clock() - ABANDONED
-        }
+        over = {item.change_id for item in items if item.change_id == own or item.at < self.clock() - ABANDONED}
         if over:
             self._update_pending(lambda items: [item for item in items if item.change_id not in over])
         return marked
@@ -378,11 +432,19 @@ class RegistryStore:
 
     def _read(self, key: str, document_type: type[Any]) -> Versioned[Any] | None:
         stored = self.documents.get(key)
-        return (
-            None
-            if stored is None
-            else _versioned(msgspec.json.decode(stored.content, type=document_type), stored)
-        )
+        return None if stored is None else _versioned(msgspec.json.decode(stored.content, type=document_type), stored)
+
+
+def settle(documents: Documents, kind: Kind, written: Mapping[str, Relations]) -> dict[str, Relations]:
+    """Return relations by element, a replacement's with its place where its own document does not have it yet."""
+    waiting = {one: each.replaces for one, each in written.items() if each.replaces and not each.periods}
+    replaced = documents.get_many(relations_key(kind, old) for old in waiting.values())
+    settled = dict(written)
+    for one, old in waiting.items():
+        stored = replaced.get(relations_key(kind, old))
+        if stored is not None:
+            settled[one] = succeeded(written[one], decoded_relations(kind, stored.content))
+    return settled
 
 
 def committing(before: Versioned[Any] | None, after: Document, change: Change) -> Write:
@@ -409,14 +471,12 @@ def listed_as(document: Document) -> tuple[str, str, str]:
     return key_of(document).partition("::")
 
 
-def hours_of(spans: Sequence[Span]) -> list[datetime]:
-    """Return the starts of the hours that spans touch."""
-    hours: set[datetime] = set()
+def hours_of(spans: Sequence[tuple[datetime, datetime]]) -> list[int]:
+    """Return the hours that spans touch: their starts, epoch ms."""
+    hours: set[int] = set()
     for start, end in spans:
-        hour = start.replace(minute=0, second=0, microsecond=0)
-        while end is not None and hour < end:
-            hours.add(hour)
-            hour += HOUR
+        first = int(start.timestamp() * 1000) // HOUR_MS * HOUR_MS
+        hours.update(range(first, int(end.timestamp() * 1000), HOUR_MS))
     return sorted(hours)
 
 

@@ -19,7 +19,7 @@ from selfgen.columns import DATASOURCES, Column
 from selfgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from pyflink.table import TableEnvironment
+    from pyflink.table import StreamTableEnvironment
 
 #: How far back an incident may have begun that is still open.
 ALARM_CONTEXT = timedelta(days=31)
@@ -35,7 +35,7 @@ def within(start: datetime, end: datetime) -> str:
     return f"slot_start >= {slots.milliseconds(start)} AND slot_start < {slots.milliseconds(end)}"
 
 
-def create_files_table(env: TableEnvironment, name: str, datasource: str, path: Path) -> str:
+def create_files_table(env: StreamTableEnvironment, name: str, datasource: str, path: Path) -> str:
     """Create a table over JSON files with the columns of a data source, as Druid loads them."""
     where = runtime.options({"connector": "filesystem", "path": path.as_uri(), "format": "json"})
     env.execute_sql(f"CREATE TABLE {name} ({runtime.ddl(DATASOURCES[datasource])}) WITH ({where})")

@@ -109,8 +109,8 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
                AVG(wind_speed) AS wind_speed, MAX(wind_speed) AS wind_gust, MIN(wind_speed) AS wind_min,
-               SUM(wind_speed * SIN(RADIANS(wind_direction))) AS east,
-               SUM(wind_speed * COS(RADIANS(wind_direction))) AS north,
+               DEGREES(ATAN2(SUM(wind_speed * SIN(RADIANS(wind_direction))),
+                             SUM(wind_speed * COS(RADIANS(wind_direction))))) AS angle,
                COUNT(*) AS samples
         FROM once GROUP BY window_start, window_end, wind_id""")
     env.execute_sql("""
@@ -119,8 +119,7 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
                enrich(wind_id, start_ms) AS place
         FROM (SELECT wind_id, 1000 * UNIX_TIMESTAMP(CAST(window_start AS STRING)) AS start_ms,
                      wind_speed, wind_gust, wind_min, samples,
-                     CASE WHEN east = 0 AND north = 0 THEN CAST(NULL AS DOUBLE)
-                          ELSE MOD(DEGREES(ATAN2(east, north)) + 360, 360) END AS wind_direction
+                     CASE WHEN angle < 0 THEN angle + 360 ELSE angle END AS wind_direction
               FROM windowed)""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
     columns = ", ".join(

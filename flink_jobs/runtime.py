@@ -15,48 +15,14 @@ from selfgen.settings import Settings
 from stack.servers import flink_environment
 
 if TYPE_CHECKING:
-    from pyflink.common import Configuration
-    from pyflink.table import StreamTableEnvironment, TableEnvironment
+    from pyflink.table import StreamTableEnvironment
 
 FLINK_TYPES = {"string": "STRING", "double": "DOUBLE", "long": "BIGINT"}
 
 
-def configuration(settings: Settings, name: str, **overrides: str) -> Configuration:
-    """Return the configuration of a job; `overrides` are Flink options with `_` for `.` where that is easier."""
-    os.environ.update(flink_environment(settings))
-    from pyflink.common import Configuration
-
-    address, port = settings.flink.rsplit(":", 1)
-    options = {
-        "pipeline.name": name,
-        "parallelism.default": str(settings.flink_parallelism),
-        "python.executable": sys.executable,
-        "python.client.executable": sys.executable,
-        "table.local-time-zone": "UTC",
-    }
-    if settings.flink_target == "remote":
-        options |= {"execution.target": "remote", "rest.address": address, "rest.port": port}
-    else:
-        options |= {
-            "execution.target": "local",
-            "high-availability.type": "NONE",
-            "rest.port": "0",
-            "restart-strategy.type": "none",
-        }
-    result = Configuration()
-    for key, value in (options | overrides).items():
-        result.set_string(key, value)
-    return result
-
-
-def batch(settings: Settings, name: str) -> TableEnvironment:
+def batch(settings: Settings, name: str) -> StreamTableEnvironment:
     """Return a batch table environment."""
-    options = configuration(settings, name, **{"restart-strategy.type": "fixed-delay"})
-    from pyflink.table import EnvironmentSettings, TableEnvironment
-
-    return TableEnvironment.create(
-        EnvironmentSettings.new_instance().in_batch_mode().with_configuration(options).build()
-    )
+    return _table_environment(settings, name, "batch", {"restart-strategy.type": "fixed-delay"})
 
 
 def streaming(settings: Settings, name: str, restore_from: str | None = None) -> StreamTableEnvironment:
@@ -78,11 +44,45 @@ def streaming(settings: Settings, name: str, restore_from: str | None = None) ->
     }
     if restore_from:
         overrides["execution.state-recovery.path"] = restore_from
-    options = configuration(settings, name, **overrides)
-    from pyflink.datastream import StreamExecutionEnvironment
-    from pyflink.table import StreamTableEnvironment
+    return _table_environment(settings, name, "streaming", overrides)
 
-    return StreamTableEnvironment.create(StreamExecutionEnvironment.get_execution_environment(options))
+
+def _table_environment(
+    settings: Settings, name: str, mode: str, overrides: dict[str, str]
+) -> StreamTableEnvironment:
+    os.environ.update(flink_environment(settings))
+    # these read the class path above when they are imported
+    from pyflink.common import Configuration
+    from pyflink.datastream import StreamExecutionEnvironment
+    from pyflink.java_gateway import get_gateway
+    from pyflink.table import EnvironmentSettings, StreamTableEnvironment
+
+    values = {
+        "pipeline.name": name,
+        "execution.runtime-mode": mode.upper(),
+        "parallelism.default": str(settings.flink_parallelism),
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+        "table.local-time-zone": "UTC",
+    } | overrides
+    if settings.flink_target == "local":
+        values |= {"rest.port": "0", "restart-strategy.type": "none"}
+    options = Configuration()
+    for key, value in values.items():
+        options.set_string(key, value)
+    gateway = get_gateway()
+    if settings.flink_target == "local":
+        env = StreamExecutionEnvironment.get_execution_environment(options)
+    else:
+        host, port = settings.flink.rsplit(":", 1)
+        java = gateway.jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
+        no_jars = gateway.new_array(gateway.jvm.String, 0)
+        env = StreamExecutionEnvironment(
+            java.createRemoteEnvironment(host, int(port), options._j_configuration, no_jars)
+        )
+    table_settings = EnvironmentSettings.new_instance().with_configuration(options)
+    table_settings = table_settings.in_batch_mode() if mode == "batch" else table_settings.in_streaming_mode()
+    return StreamTableEnvironment.create(env, table_settings.build())
 
 
 def ddl(columns: tuple[Column, ...]) -> str:

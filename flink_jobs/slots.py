@@ -6,6 +6,7 @@ and slot; nothing is done one reading at a time.
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -26,10 +27,12 @@ from selfgen.registry import ID_FIELD
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import TableEnvironment
+    from pyflink.table import StreamTableEnvironment
 
 HOUR = timedelta(hours=1)
 SPLIT_HOURS = 12
+#: 90 min where a clock changes by half an hour, and something to spare.
+LONGEST_SLOT_MS = 2 * 3_600_000
 
 #: The columns of a slot in the lake, after `date` and `hour`, which are its folders.
 SLOT = (
@@ -126,9 +129,8 @@ def make_slots(
     history : DataFrame
         The registry's periods of these elements.
     """
-    from selfgen.solar import daylight
-
     from selfgen.alarms import stale_share
+    from selfgen.solar import daylight
 
     named = {source.field: "value", **({source.meter: "energy"} if source.meter else {})}
     readings = readings.rename(columns=named)
@@ -141,6 +143,7 @@ def make_slots(
     slots = slots.rename(
         columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"}
     )
+    slots["variable_data"] = [json.dumps(values) if isinstance(values, dict) else None for values in slots["variable_data"]]
     slots["stale"] = stale_share(readings, slots)
     slots["daylight"] = daylight(
         slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"]
@@ -200,7 +203,8 @@ def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = 
         def eval(self, start_ms, end_ms):
             from selfgen.clients.mongo import read_readings
 
-            low, high = energy.reading_range([], start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            # whose clocks the readings live by is known only after reading them: leave room for the longest slot
+            low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
             readings = read_readings(settings, source.kind, low, high, source.fields)
             history = self.registry.history(source.kind, readings["element_id"].unique())
             slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
@@ -227,7 +231,7 @@ def data_type(column: Column):
     ]
 
 
-def create_lake_table(env: TableEnvironment, name: str, path: Path, extra: tuple[Column, ...] = ()) -> str:
+def create_lake_table(env: StreamTableEnvironment, name: str, path: Path, extra: tuple[Column, ...] = ()) -> str:
     """Create a table over Parquet files partitioned by `date` and `hour`; return its name."""
     columns = ", ".join(
         f"`{column.name}` {runtime.FLINK_TYPES[column.type]}" for column in lake_columns(extra)
@@ -245,7 +249,7 @@ def create_lake_table(env: TableEnvironment, name: str, path: Path, extra: tuple
     return name
 
 
-def create_splits(env: TableEnvironment, start: datetime, end: datetime) -> str:
+def create_splits(env: StreamTableEnvironment, start: datetime, end: datetime) -> str:
     """Create the view of splits of `[start, end)`."""
     values = ", ".join(f"({low}, {high})" for low, high in splits(start, end))
     env.execute_sql(f"CREATE TEMPORARY VIEW split AS SELECT * FROM (VALUES {values}) AS s (start_ms, end_ms)")

@@ -18,7 +18,7 @@ from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, TableEnvironment
+    from pyflink.table import StatementSet, StreamTableEnvironment
 
 NAME = "write_panel"
 DATASOURCE_NAMES = ("panel_report", "panel_alarm")
@@ -44,7 +44,7 @@ def needed(start: datetime, end: datetime) -> str:
 
 
 def build_pipeline(
-    env: TableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
+    env: StreamTableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
 ) -> StatementSet:
     """Return the job from the lake to the tables `report` and `alarm`."""
     lake = create_lake_table(env, "lake", settings.lake_dir / PANEL.kind)

@@ -12,14 +12,14 @@ from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, TableEnvironment
+    from pyflink.table import StatementSet, StreamTableEnvironment
 
 NAME = "write_sensor_light"
 DATASOURCE_NAMES = ("sensor_report", "sensor_alarm")
 
 
 def build_pipeline(
-    env: TableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
+    env: StreamTableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
 ) -> StatementSet:
     """Return the job from the lake to the tables `report` and `alarm`."""
     lake = create_lake_table(env, "lake", settings.lake_dir / LIGHT.kind, PRODUCIBLE)

@@ -1,0 +1,1 @@
+"""The landing of device messages in MongoDB."""

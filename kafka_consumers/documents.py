@@ -14,13 +14,12 @@ from operator import attrgetter
 from typing import Any
 
 import bson
-import msgspec
 import numpy as np
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
 from selfgen.clients.mongo import reading_id
-from selfgen.messages import MESSAGE_TYPES, Decoded, value_fields
+from selfgen.messages import MESSAGE_TYPES, Decoded, as_object, value_fields
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 ByteMatrix = np.ndarray[Any, np.dtype[np.uint8]]
@@ -70,9 +69,7 @@ def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> list[bytes]:
         for shape, members in columns.by_shape():
             matrix = columns.fill(shape, members)
             size, encoded = matrix.shape[1], matrix.tobytes()
-            for position, start in zip(
-                positions[members].tolist(), range(0, len(encoded), size), strict=True
-            ):
+            for position, start in zip(positions[members].tolist(), range(0, len(encoded), size), strict=True):
                 documents[position] = encoded[start : start + size]
     return documents
 
@@ -106,7 +103,7 @@ def document(
     offset: int,
 ) -> dict[str, Any]:
     """Return one reading as its document: the one definition of its fields and their order."""
-    value = message if isinstance(message, dict) else _present(msgspec.structs.asdict(message))
+    value = as_object(message)
     if type(value["timestamp"]) is int:
         value = {**value, "timestamp": Int64(value["timestamp"])}
     owner = _present({"client_id": client_id, "postal_code": postal_code})
@@ -182,9 +179,7 @@ class _Columns:
         def put(name: str, column: np.ndarray[Any, Any]) -> None:
             width = column.dtype.itemsize
             place = places[name]
-            matrix[:, place : place + width] = (
-                np.ascontiguousarray(column).view(np.uint8).reshape(len(rows), width)
-            )
+            matrix[:, place : place + width] = np.ascontiguousarray(column).view(np.uint8).reshape(len(rows), width)
 
         def put_text(name: str, text: str) -> None:
             put(name, np.array([self.texts[text][row] for row in rows.tolist()]))
@@ -294,5 +289,5 @@ def same_value(stored: bytes, new: bytes) -> bool:
 
 def origin(encoded: bytes) -> tuple[int, int]:
     """Return the Kafka partition and offset that a document came from."""
-    kafka = bson.decode(encoded[-_KAFKA_BYTES:-1])
+    kafka = bson.decode(encoded)["kafka"]
     return kafka["partition"], kafka["offset"]

@@ -12,24 +12,38 @@ it for the eyes of Kafka's tools.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import structlog
-from confluent_kafka import Consumer, Message, Producer
+from bson.binary import Binary
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from pymongo.errors import PyMongoError
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential,
+)
 
-from kafka_consumers import documents, performance
-from kafka_consumers.store import Batch, Store, Tally
-from selfgen.clients import mongo
-from selfgen.messages import Decoded
+from kafka_consumers import documents, health, performance
+from kafka_consumers.store import Batch, Range, Store, Tally, message_id
+from selfgen.clients import kafka, mongo
+from selfgen.messages import Decoded, as_object, decode
 from selfgen.settings import Settings
 
 log = structlog.get_logger()
@@ -41,9 +55,11 @@ PERFORMANCE_TOPIC = "topic_performance"
 #: How long a batch may fill, s: a bound on delay when messages are few.
 _LINGER_S = 0.05
 #: How long a rebalance or a stop waits for the batch that is being written, s.
-_FINISH_S = 8.0
+_FINISH_S = 5.0
 #: When a write takes longer, consuming pauses, s.
 _PATIENCE_S = 1.0
+#: A round of the loop that takes longer is stuck, s.
+_ROUND_S = 30.0
 #: How many unknown elements' hours are remembered as alarmed.
 _REMEMBERED_ALARMS = 100_000
 #: Bytes of a refused message that its alarm keeps: all, but of what no document could hold.
@@ -67,9 +83,16 @@ class Work:
     """A batch on its way: its messages, in case it must be taken apart, and its documents."""
 
     messages: Sequence[Message]
-    starts: dict[int, int]
+    starts: Mapping[int, int]
     batch: Batch
-    accepted: Decoded
+
+
+class Written(NamedTuple):
+    """A batch that is durable: each partition's tally, None where another consumer has gone on from there."""
+
+    batch: Batch
+    tallies: dict[int, Tally | None]
+    landed_ms: int
 
 
 class Landing:
@@ -94,19 +117,28 @@ class Landing:
         self.trouble: str | None = None
         self._client = mongo.connect(settings, timeout_s=2.0)
         self._store = Store(self._client[settings.mongodb_database], self.name)
-        self._consumer = Consumer(self._kafka_settings(), logger=_KafkaLog())
-        self._producer = Producer(
-            {"bootstrap.servers": settings.bootstrap_servers, "enable.idempotence": True}, logger=_KafkaLog()
-        )
+        self._consumer = Consumer(self._kafka_settings(), logger=logging.getLogger("selfgen.kafka"))
+        self._producer = kafka.producer(settings)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._giving_up = threading.Event()
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(PyMongoError),
+            wait=wait_exponential(multiplier=0.1, max=5.0),
+            sleep=sleep_using_event(self._giving_up),
+            stop=stop_when_event_set(self._giving_up),
+            before_sleep=lambda attempt: self._in_trouble(attempt.outcome.exception()),
+            reraise=True,
+        )
+        self._preparing = threading.Lock()
+        self._has_collections = False
         self._assigned: set[int] = set()
         self._next: dict[int, int] = {}
         self._refused_before: dict[int, dict[int, str]] = {}
-        self._writing: Future[list[tuple[Work, dict[int, Tally | None]]]] | None = None
+        self._writing: Future[list[Written]] | None = None
         self._alarmed: OrderedDict[str, None] = OrderedDict()
         self._delays: dict[int, performance.DelaySketch] = {}
         self._report_at = time.monotonic() + settings.landing_report_s
+        self._round_at = time.monotonic()
 
     def _kafka_settings(self) -> dict[str, Any]:
         return {
@@ -116,34 +148,416 @@ class Landing:
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 10_000,
+            "session.timeout.ms": 6_000,
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 32 * 1024,
         }
 
     def run(self, stop: threading.Event) -> None:
-        """Land until `stop` is set; then finish the batch, report and leave the group."""
+        """Land until `stop` is set; then finish the batch, report, and leave the group."""
         self._consumer.subscribe(
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         log.info("landing", topic=self.topic, consumer=self.name)
         try:
             while not stop.is_set():
+                self._round_at = time.monotonic()
                 self._find_positions()
                 messages = self._consumer.consume(self.settings.landing_batch, _LINGER_S)
-                works = self._prepare([message for message in messages if self._is_next(message)])
-                for work in works:
-                    self._settle(stop)
+                for work in self._prepare([message for message in messages if self._is_next(message)]):
+                    if not self._settle(stop):
+                        return
                     self._submit(work)
-                if self._writing and self._writing.done():
-                    self._settle(stop)
-                if time.monotonic() >= self._report_at:
-                    self._settle(stop)
+                if time.monotonic() >= self._report_at and self._settle(stop):
                     self._report()
         finally:
-            self._finish()
+            self._leave()
+
+    def status(self) -> dict[str, Any]:
+        """Return how this consumer is, for whoever asks from another thread."""
+        return {
+            "consumer": self.name,
+            "topic": self.topic,
+            "alive": time.monotonic() - self._round_at < _ROUND_S,
+            "trouble": self.trouble,
+            "partitions": sorted(self._next.copy()),
+        }
+
+    def _leave(self) -> None:
+        self._finish()
+        self._giving_up.set()
+        if not self.trouble:
             self._report()
-            self._consumer.close()
-            self._writer.shutdown(wait=False, cancel_futures=True)
-            self._client.close()
-            log.info("stopped", topic=self.topic, consumer=self.name)
+        self._consumer.close()
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+        log.info("stopped", topic=self.topic, consumer=self.name)
+
+    # partitions come and go
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)  # until it is known where to go on
+        self._assigned |= {partition.partition for partition in partitions}
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._finish()
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # A batch that is still being written is harmless: its progress moves only if nobody else's did.
+        for partition in partitions:
+            self._assigned.discard(partition.partition)
+            self._next.pop(partition.partition, None)
+        consumer.incremental_unassign(partitions)
+
+    def _find_positions(self) -> None:
+        """Seek partitions that are new or were overtaken to their progress."""
+        for number in self._assigned - self._next.keys():
+            partition = TopicPartition(self.topic, number)
+            try:
+                if not self._has_collections:
+                    mongo.ensure_collections(self.settings)
+                    self._has_collections = True
+                first, end = self._consumer.get_watermark_offsets(partition, timeout=2.0)
+                next_offset, refused = self._store.position(self.topic, number, first)
+                if not first <= next_offset <= end:
+                    self._store.jump(self.topic, number, next_offset, first)
+                    next_offset = first
+                self._consumer.seek(TopicPartition(self.topic, number, next_offset))
+                self._consumer.resume([partition])
+            except (KafkaException, PyMongoError) as error:
+                self._in_trouble(error)
+                return
+            self._next[number] = next_offset
+            self._refused_before[number] = refused
+            self.trouble = None
+            log.info("position", topic=self.topic, partition=number, offset=next_offset)
+
+    def _is_next(self, message: Message) -> bool:
+        if error := message.error():
+            log.warning("kafka", topic=self.topic, error=str(error))
+            return False
+        expected = self._next.get(message.partition())
+        return expected is not None and message.offset() >= expected
+
+    # messages become works
+
+    def _prepare(self, messages: Sequence[Message]) -> list[Work]:
+        works = self._works(messages, dict(self._next))
+        for work in works:
+            for number, offsets in work.batch.ranges.items():
+                self._next[number] = offsets.end
+        return works
+
+    def _works(self, messages: Sequence[Message], starts: Mapping[int, int]) -> list[Work]:
+        """Judge and encode messages; set aside the one that breaks the code itself."""
+        if not messages:
+            return []
+        try:
+            with self._preparing:
+                return [self._work(messages, starts)]
+        except Exception as error:
+            if len(messages) == 1:
+                return [self._set_aside(messages[0], starts, error)]
+            return self._halves(messages, starts)
+
+    def _halves(self, messages: Sequence[Message], starts: Mapping[int, int]) -> list[Work]:
+        middle = len(messages) // 2
+        first = self._works(messages[:middle], starts)
+        ends = {number: offsets.end for work in first for number, offsets in work.batch.ranges.items()}
+        return first + self._works(messages[middle:], {**starts, **ends})
+
+    def _work(self, messages: Sequence[Message], starts: Mapping[int, int]) -> Work:
+        now_ms = time.time_ns() // 1_000_000
+        values = [message.value() for message in messages]
+        accepted = decode(self.topic, values, now_ms)
+        refusals = {refused.index: (refused.reason, refused.text) for refused in accepted.refused}
+        partitions = np.fromiter((message.partition() for message in messages), np.int64, len(messages))
+        offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
+        accepted, earlier = self._without_refused_before(accepted, partitions, offsets)
+        refusals |= {index: (reason, "") for index, reason in earlier.items()}
+        owners = self.lookup(accepted.element_ids, accepted.event_times_ms)
+        origin = documents.Origin(
+            partitions[accepted.indexes], offsets[accepted.indexes], owners.client_ids, owners.postal_codes, now_ms
+        )
+        ids = documents.identities(accepted)
+        batch = Batch(
+            topic=self.topic,
+            ranges=_ranges(partitions, offsets, values, starts),
+            ids=ids,
+            documents=documents.encode(accepted, ids, origin),
+            partitions=origin.partitions,
+            event_times_ms=accepted.event_times_ms,
+            refusals=[(int(partitions[index]), reason) for index, (reason, _) in refusals.items()],
+            alarms=[
+                *(
+                    self._alarm(messages[index], reason, text, now_ms)
+                    for index, (reason, text) in refusals.items()
+                    if index not in earlier
+                ),
+                *self._unknown_alarms(accepted, owners.unknown, now_ms),
+            ],
+        )
+        return Work(messages, starts, batch)
+
+    def _without_refused_before(
+        self, accepted: Decoded, partitions: documents.IntArray, offsets: documents.IntArray
+    ) -> tuple[Decoded, dict[int, str]]:
+        """Take out what an earlier try refused for its time, which has come meanwhile."""
+        if not any(self._refused_before.values()):
+            return accepted, {}
+        earlier = {
+            index: reason
+            for index, (partition, offset) in enumerate(zip(partitions.tolist(), offsets.tolist(), strict=True))
+            if (reason := self._refused_before.get(partition, {}).get(offset))
+        }
+        keep = [place for place, index in enumerate(accepted.indexes) if index not in earlier]
+        return accepted.take(keep), earlier
+
+    def _set_aside(self, message: Message, starts: Mapping[int, int], error: Exception) -> Work:
+        """Make an alarm of a message that breaks the code."""
+        log.error("internal_error", topic=self.topic, offset=message.offset(), error=repr(error))
+        number, offset = message.partition(), message.offset()
+        text = f"the landing itself failed on this message: {error!r}; report it, then replay it"
+        size = len(message.value() or b"")
+        batch = Batch(
+            topic=self.topic,
+            ranges={number: Range(starts[number], offset + 1, size)},
+            ids=[],
+            documents=[],
+            partitions=np.empty(0, np.int64),
+            event_times_ms=np.empty(0, np.int64),
+            refusals=[(number, "internal_error")],
+            alarms=[self._alarm(message, "internal_error", text, time.time_ns() // 1_000_000)],
+        )
+        return Work([message], starts, batch)
+
+    def _alarm(self, message: Message, reason: str, text: str, now_ms: int) -> mongo.Document:
+        _, sent_ms = message.timestamp()
+        key = message.key()
+        return {
+            "_id": message_id(self.topic, message.partition(), message.offset()),
+            "topic_id": self.topic,
+            "timestamp": DatetimeMS(max(sent_ms, 0)),
+            "msg_value": Binary((message.value() or b"")[:_ALARM_BYTES]),
+            "text_alarm": text,
+            "reason": reason,
+            "key": Binary(key) if key else None,
+            "received_at": DatetimeMS(now_ms),
+            "kafka": {"partition": message.partition(), "offset": Int64(message.offset())},
+        }
+
+    def _unknown_alarms(
+        self, accepted: Decoded, unknown: np.ndarray[Any, np.dtype[np.bool_]], now_ms: int
+    ) -> list[mongo.Document]:
+        """Return an alarm for each unknown element and hour that has none yet."""
+        alarms = []
+        for place in np.flatnonzero(unknown).tolist():
+            element_id = accepted.element_ids[place]
+            hour_ms = int(accepted.event_times_ms[place]) // mongo.HOUR_MS * mongo.HOUR_MS
+            identity = f"{self.topic}|unknown_element|{hour_ms:013d}|{element_id}"
+            if identity in self._alarmed:
+                continue
+            self._alarmed[identity] = None
+            if len(self._alarmed) > _REMEMBERED_ALARMS:
+                self._alarmed.popitem(last=False)
+            alarms.append(
+                {
+                    "_id": identity,
+                    "topic_id": self.topic,
+                    "timestamp": DatetimeMS(int(accepted.event_times_ms[place])),
+                    "msg_value": as_object(accepted.messages[place]),
+                    "text_alarm": f"the registry does not know {self.topic} {element_id}; its readings are kept, "
+                    "register it to have them in the reports",
+                    "reason": "unknown_element",
+                    "element_id": element_id,
+                    "received_at": DatetimeMS(now_ms),
+                }
+            )
+        return alarms
+
+    # works are written
+
+    def _submit(self, work: Work) -> None:
+        if work.batch.ranges.keys() <= self._next.keys():
+            self._writing = self._writer.submit(self._write, work)
+        else:  # a partition went meanwhile; the others read theirs again
+            for number in work.batch.ranges:
+                self._next.pop(number, None)
+
+    def _write(self, work: Work) -> list[Written]:
+        """Write a work, as long as it takes; take it apart where MongoDB refuses a document of it."""
+        try:
+            tallies = self._retrying(self._store.land, work.batch)
+        except PyMongoError:
+            raise
+        except Exception as error:
+            if len(work.messages) == 1:
+                parts = [self._set_aside(work.messages[0], work.starts, error)]
+            else:
+                parts = self._halves(work.messages, work.starts)
+            return [written for part in parts for written in self._write(part)]
+        return [Written(work.batch, tallies, time.time_ns() // 1_000_000)]
+
+    def _in_trouble(self, error: BaseException | None) -> None:
+        self.trouble = _first_clause(error)
+        log.warning("waiting", topic=self.topic, consumer=self.name, trouble=self.trouble)
+
+    def _settle(self, stop: threading.Event) -> bool:
+        """Wait for the work that is being written, and keep the place in the group meanwhile.
+
+        Returns
+        -------
+        bool
+            False where it did not end before the stop.
+        """
+        if not self._writing:
+            return True
+        if not wait([self._writing], _PATIENCE_S).done:
+            self._pause(self._consumer.pause, self._assigned)
+            while not self._writing.done() and not stop.is_set():
+                self._round_at = time.monotonic()
+                message = self._consumer.poll(0.2)
+                if message is not None and not message.error():
+                    self._next.pop(message.partition(), None)  # to be read again
+            self._pause(self._consumer.resume, self._assigned & self._next.keys())
+        return self._collect()
+
+    def _finish(self) -> None:
+        """Give the work that is being written a last chance; none while MongoDB is away."""
+        if self._writing:
+            wait([self._writing], 0.0 if self.trouble else _FINISH_S)
+            self._collect()
+
+    def _pause(self, action: Callable[[list[TopicPartition]], None], numbers: Iterable[int]) -> None:
+        with suppress(KafkaException):  # a partition that went meanwhile
+            action([TopicPartition(self.topic, number) for number in numbers])
+
+    def _collect(self) -> bool:
+        """Take the results of a written work, if it is done."""
+        if not self._writing:
+            return True
+        if not self._writing.done():
+            return False
+        writing, self._writing = self._writing, None
+        if isinstance(writing.exception(), PyMongoError):  # given up at the stop: its messages come again
+            return False
+        self.trouble = None
+        done: dict[int, int] = {}
+        for batch, tallies, landed_ms in writing.result():
+            for number, tally in tallies.items():
+                if tally is None:
+                    log.info("overtaken", topic=self.topic, partition=number)
+                    self._next.pop(number, None)
+                    continue
+                done[number] = batch.ranges[number].end
+                delays_s = (landed_ms - batch.event_times_ms[batch.partitions == number]) / 1000
+                self._delays.setdefault(number, performance.DelaySketch()).add(delays_s)
+                health.count(self.topic, number, tally)
+        if done:
+            with suppress(KafkaException):  # nothing depends on it
+                self._consumer.commit(
+                    offsets=[TopicPartition(self.topic, number, end) for number, end in done.items()],
+                    asynchronous=True,
+                )
+        return True
+
+    # what operators see
+
+    def _report(self) -> None:
+        """Send each partition's numbers since the last report, and note what was reported."""
+        self._report_at = time.monotonic() + self.settings.landing_report_s
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            for number in sorted(self._next):
+                progress = self._store.progress(self.topic, number)
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=1.0)
+                totals = performance.Totals.of(progress)
+                row = performance.row(
+                    self.topic,
+                    number,
+                    self.name,
+                    totals,
+                    performance.Totals(**progress.get("reported", {})),
+                    max(end - progress["next_offset"], 0),
+                    self._delays.pop(number, performance.DelaySketch()),
+                    now_ms,
+                )
+                self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key=f"{self.topic}|{number}")
+                if self._producer.flush(2.0) == 0:
+                    self._store.note_reported(self.topic, number, asdict(totals))
+        except (KafkaException, PyMongoError) as error:
+            log.warning("no report", topic=self.topic, error=_first_clause(error))
+
+
+def _first_clause(error: BaseException | None) -> str:
+    """Return what went wrong, without the driver's picture of its servers."""
+    return f"{type(error).__name__}: {str(error).partition(' (configured timeouts')[0]}"
+
+
+def _ranges(
+    partitions: documents.IntArray,
+    offsets: documents.IntArray,
+    values: Sequence[bytes | None],
+    starts: Mapping[int, int],
+) -> dict[int, Range]:
+    sizes = np.fromiter((len(value or b"") for value in values), np.int64, len(values))
+    return {
+        number: Range(starts[number], int(offsets[here].max()) + 1, int(sizes[here].sum()))
+        for number in np.unique(partitions).tolist()
+        if (here := partitions == number).any()
+    }
+
+
+def counts(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what became of each topic's messages, as the consumers counted it.
+
+    Returns
+    -------
+    dict
+        `{topic: {landed, duplicates, replaced, refused: {reason: n}, consumed}}`; `consumed` is the sum.
+    """
+    with mongo.connect(settings) as client:
+        progress = list(client[settings.mongodb_database]["landing_progress"].find())
+    result = {}
+    for topic in PROCESSES:
+        tally = Tally()
+        for document in progress:
+            if document["topic_id"] == topic:
+                tally.add(Tally.of(document))
+        result[topic] = {
+            "landed": tally.landed,
+            "duplicates": tally.duplicates,
+            "replaced": tally.replaced,
+            "refused": dict(tally.refused),
+            "consumed": tally.messages,
+        }
+    return result
+
+
+def stored(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return how many documents the stores hold: what `counts` must agree with while nothing has expired.
+
+    Returns
+    -------
+    dict
+        `{topic: {landed: readings, refused: {reason: alarms}}}`.
+    """
+    with mongo.connect(settings) as client:
+        database = client[settings.mongodb_database]
+        grouped = list(
+            database["topic_alarm"].aggregate(
+                [
+                    {"$match": {"kafka": {"$exists": True}, "replayed_at": None}},
+                    {"$group": {"_id": {"topic": "$topic_id", "reason": "$reason"}, "count": {"$sum": 1}}},
+                ]
+            )
+        )
+        return {
+            topic: {
+                "landed": database["topic"].count_documents({"_id": {"$gte": f"{topic}|", "$lt": f"{topic}}}"}}),
+                "refused": {row["_id"]["reason"]: row["count"] for row in grouped if row["_id"]["topic"] == topic},
+            }
+            for topic in PROCESSES
+        }

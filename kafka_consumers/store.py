@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -49,6 +49,17 @@ class Tally:
     def messages(self) -> int:
         """How many messages these are."""
         return self.landed + self.duplicates + self.replaced + self.refused.total()
+
+    @classmethod
+    def of(cls, progress: Document) -> Tally:
+        """Return the tally that a progress document holds."""
+        return cls(
+            landed=progress.get("landed", 0),
+            duplicates=progress.get("duplicates", 0),
+            replaced=progress.get("replaced", 0),
+            refused=Counter(progress.get("refused", {})),
+            bytes=progress.get("bytes", 0),
+        )
 
     def add(self, other: Tally) -> None:
         """Add another's counts to these."""
@@ -121,7 +132,43 @@ class Store:
             {"_id": {"$gte": message_id(topic, partition, next_offset), "$lt": f"{identity}}}"}},
             {"reason": 1, "kafka": 1},
         )
-        return next_offset, {int(alarm["kafka"]["offset"]): alarm["reason"] for alarm in alarms}
+        return next_offset, {int(alarm["kafka"]["offset"]): alarm["reason"] for alarm in alarms if "kafka" in alarm}
+
+    def progress(self, topic: str, partition: int) -> Document:
+        """Return a partition's progress document."""
+        return self.database["landing_progress"].find_one({"_id": partition_id(topic, partition)}) or {}
+
+    def note_reported(self, topic: str, partition: int, totals: Document) -> None:
+        """Note the totals up to which a partition's performance was reported."""
+        self.database["landing_progress"].update_one(
+            {"_id": partition_id(topic, partition)}, {"$set": {"reported": totals}}
+        )
+
+    def jump(self, topic: str, partition: int, expected: int, first_offset: int) -> None:
+        """Go on at Kafka's first offset, where it has nothing at the expected one; leave an alarm that says so."""
+        now = datetime.now(UTC)
+        text = (
+            f"{first_offset - expected} messages were removed by Kafka's retention before they were landed"
+            if expected < first_offset
+            else f"the topic ends before offset {expected}: it was made anew; landing begins again"
+        )
+        self._raise_alarms(
+            [
+                {
+                    "_id": f"{partition_id(topic, partition)}|jump|{expected:015d}|{first_offset:015d}",
+                    "topic_id": topic,
+                    "timestamp": now,
+                    "msg_value": {"partition": partition, "expected": expected, "first": first_offset},
+                    "text_alarm": f"{topic} partition {partition}: {text}",
+                    "reason": "offsets_lost",
+                    "received_at": now,
+                }
+            ]
+        )
+        self.database["landing_progress"].update_one(
+            {"_id": partition_id(topic, partition), "next_offset": expected},
+            {"$set": {"next_offset": first_offset}},
+        )
 
     def land(self, batch: Batch) -> dict[int, Tally | None]:
         """Write a batch; return each partition's tally, or None where another consumer has gone on from there.
@@ -141,13 +188,9 @@ class Store:
         tallies: dict[int, Tally | None] = {}
         for partition, offsets in batch.ranges.items():
             here = batch.partitions == partition
-            tally = Tally(
-                landed=int(np.count_nonzero(outcomes[here] == LANDED)),
-                duplicates=int(np.count_nonzero(outcomes[here] == DUPLICATE)),
-                replaced=int(np.count_nonzero(outcomes[here] == REPLACED)),
-                refused=Counter(reason for number, reason in batch.refusals if number == partition),
-                bytes=offsets.bytes,
-            )
+            tally = _tally(batch, partition, outcomes)
+            tally.refused = Counter(reason for number, reason in batch.refusals if number == partition)
+            tally.bytes = offsets.bytes
             new = [place for place in replacements if here[place]]
             replaced_hours = np.unique(hours[here & (outcomes == REPLACED)]).tolist()
             advanced = (
@@ -158,9 +201,7 @@ class Store:
             tallies[partition] = tally if advanced else None
         return tallies
 
-    def _advance(
-        self, batch: Batch, partition: int, tally: Tally, session: ClientSession | None = None
-    ) -> bool:
+    def _advance(self, batch: Batch, partition: int, tally: Tally, session: ClientSession | None = None) -> bool:
         """Advance a partition's progress, if it stands where the batch began."""
         offsets = batch.ranges[partition]
         identity = partition_id(batch.topic, partition)
@@ -209,6 +250,67 @@ class Store:
         with self.database.client.start_session() as session:
             return session.with_transaction(together)
 
+    def replay(self, batch: Batch, alarm_ids: Sequence[str], reasons: Mapping[int, Counter[str]]) -> Tally:
+        """Land messages that were refused, and count them anew, all or nothing.
+
+        Parameters
+        ----------
+        batch : Batch
+            The messages, which are accepted now.
+        alarm_ids : sequence of str
+            Their alarms.
+        reasons : mapping
+            How many of each partition were refused for which reason.
+        """
+        first, again = _first_places(batch.ids)
+        outcomes, replacements = _classified(batch, first, again, self._stored(list(first)))
+        hours = np.unique(batch.event_times_ms[outcomes != DUPLICATE] // HOUR_MS * HOUR_MS).tolist()
+        written: dict[str, int] = {
+            **{identity: place for identity, place in first.items() if outcomes[place] == LANDED},
+            **{batch.ids[place]: place for place in replacements},
+        }
+
+        def together(session: ClientSession) -> None:
+            done = self.database["topic_alarm"].update_many(
+                {"_id": {"$in": list(alarm_ids)}, "replayed_at": None},
+                {"$set": {"replayed_at": datetime.now(UTC)}},
+                session=session,
+            )
+            if done.modified_count != len(alarm_ids):
+                raise Rejected("somebody else replays the same messages")
+            if written:
+                self.database["topic"].bulk_write(
+                    [
+                        ReplaceOne({"_id": identity}, RawBSONDocument(batch.documents[place]), upsert=True)
+                        for identity, place in written.items()
+                    ],
+                    ordered=False,
+                    session=session,
+                )
+            if batch.topic in BATCH_TOPICS:
+                mark_dirty(self.database, batch.topic, hours, "replayed", session)
+            for partition, before in reasons.items():
+                tally = _tally(batch, partition, outcomes)
+                self.database["landing_progress"].update_one(
+                    {"_id": partition_id(batch.topic, partition)},
+                    {
+                        "$inc": {
+                            "landed": tally.landed,
+                            "duplicates": tally.duplicates,
+                            "replaced": tally.replaced,
+                            **{f"refused.{reason}": -count for reason, count in before.items()},
+                        }
+                    },
+                    session=session,
+                )
+
+        with self.database.client.start_session() as session:
+            session.with_transaction(together)
+        total = Tally()
+        for partition in reasons:
+            total.add(_tally(batch, partition, outcomes))
+        return total
+
     def _raise_alarms(self, alarms: Sequence[Document]) -> None:
         if not alarms:
             return
@@ -219,13 +321,7 @@ class Store:
 
     def _insert(self, batch: Batch) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
         """Insert what is new; return each reading's outcome and the places of those that replace a stored one."""
-        outcomes = np.full(len(batch.ids), LANDED, np.int8)
-        if not batch.ids:
-            return outcomes, []
-        first: dict[str, int] = {}
-        again = [
-            place for place, identity in enumerate(batch.ids) if first.setdefault(identity, place) != place
-        ]
+        first, again = _first_places(batch.ids)
         places = list(first.values())
         known: dict[bytes, bytes] = {}
         if self._look_first:
@@ -236,26 +332,7 @@ class Store:
             # what was taken and is gone was removed meanwhile: it is new after all
             places = [place for place in taken if batch.ids[place].encode() not in known]
         self._look_first = len(known) > _LOOK_FIRST_SHARE * len(first)
-        if not known and not again:
-            return outcomes, []
-
-        replacements: dict[str, int] = {}
-        repeated = [place for place, identity in enumerate(batch.ids) if identity.encode() in known]
-        current = {batch.ids[place]: known[batch.ids[place].encode()] for place in repeated}
-        for place in sorted({*repeated, *again}):
-            identity, new = batch.ids[place], batch.documents[place]
-            stored = current.get(identity)
-            if stored is None:
-                stored = batch.documents[first[identity]]
-            if documents.same_message(stored, new):
-                continue
-            if documents.same_value(stored, new) or _is_older(new, stored):
-                outcomes[place] = DUPLICATE
-            else:
-                outcomes[place] = REPLACED
-                current[identity] = new
-                replacements[identity] = place
-        return outcomes, list(replacements.values())
+        return _classified(batch, first, again, known)
 
     def _insert_new(self, batch: Batch, places: Sequence[int]) -> list[int]:
         """Insert documents; return the places of those whose identity is there already."""
@@ -304,6 +381,57 @@ class Store:
                 for document in cursor:
                     found |= documents.split(document.raw)
         return found
+
+
+def _tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtype[np.int8]]) -> Tally:
+    here = outcomes[batch.partitions == partition]
+    return Tally(
+        landed=int(np.count_nonzero(here == LANDED)),
+        duplicates=int(np.count_nonzero(here == DUPLICATE)),
+        replaced=int(np.count_nonzero(here == REPLACED)),
+    )
+
+
+def _first_places(ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:
+    """Return the first place of each identity, and the places of those that were there before."""
+    first: dict[str, int] = {}
+    again = [place for place, identity in enumerate(ids) if first.setdefault(identity, place) != place]
+    return first, again
+
+
+def _classified(
+    batch: Batch, first: Mapping[str, int], again: Sequence[int], known: Mapping[bytes, bytes]
+) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
+    """Return each reading's outcome, and the places of those that replace a stored one in the end.
+
+    Parameters
+    ----------
+    batch : Batch
+        The readings, in their order.
+    first : mapping
+        The first place of each identity in the batch.
+    again : sequence of int
+        The places of identities that the batch had before.
+    known : mapping
+        The documents that are stored under these identities, by `_id`.
+    """
+    outcomes = np.full(len(batch.ids), LANDED, np.int8)
+    if not known and not again:
+        return outcomes, []
+    current = {identity: known[identity.encode()] for identity in first if identity.encode() in known}
+    replacements: dict[str, int] = {}
+    for place in sorted({*(first[identity] for identity in current), *again}):
+        identity, new = batch.ids[place], batch.documents[place]
+        stored = current.setdefault(identity, batch.documents[first[identity]])
+        if documents.same_message(stored, new):
+            continue
+        if documents.same_value(stored, new) or _is_older(new, stored):
+            outcomes[place] = DUPLICATE
+        else:
+            outcomes[place] = REPLACED
+            current[identity] = new
+            replacements[identity] = place
+    return outcomes, list(replacements.values())
 
 
 def _taken(error: BulkWriteError) -> list[int]:

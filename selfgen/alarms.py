@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -23,7 +25,6 @@ import numpy.typing as npt
 import pandas as pd
 import structlog
 from msgspec import Meta, Struct
-from pvanalytics.quality.gaps import stale_values_round
 
 from selfgen.columns import DATASOURCES, names
 from selfgen.registry import ID_FIELD
@@ -79,9 +80,7 @@ class NoData(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stuck(Struct, frozen=True, forbid_unknown_fields=True):
-    """Values that do not move: a stale share over `above` in `slots` daylight slots in a row; cleared by one of at
-    most `clear`.
-    """
+    """A frozen value: a stale share over `above` in `slots` daylight slots in a row; cleared by one under `clear`."""
 
     above: Share = 0.9
     slots: Count = 2
@@ -112,6 +111,9 @@ class Thresholds(Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.convert((variable_data or {}).get("alarms", {}), cls)
 
 
+DEFAULTS = Thresholds()
+
+
 # -- wind, window by window --------------------------------------------------------------------------
 
 
@@ -140,7 +142,7 @@ def gale_severity(speed: float) -> Severity:
 def high_wind(
     state: WindState | None,
     window: Mapping[str, Any],
-    thresholds: HighWind = HighWind(),
+    thresholds: HighWind = DEFAULTS.high_wind,
 ) -> tuple[WindState, list[dict[str, Any]]]:
     """Take one more window of a sensor; return the state after it, and the rows of `wind_alarm` it gives rise to.
 
@@ -266,7 +268,7 @@ SLOT_ALARMS = (
         severity="major",
         observed=lambda slots: slots["daylight"].astype(bool) & (slots["samples"] > 0),
         bad=lambda slots: slots["stale"] > slots["stuck.above"],
-        good=lambda slots: slots["stale"] <= slots["stuck.clear"],
+        good=lambda slots: slots["stale"] < slots["stuck.clear"],
         needed=lambda slots: slots["stuck.slots"],
         raised=lambda row: (
             f"The value has not moved since {row.since}: {row.count} daylight hours in a row, {row.stale:.0%} "
@@ -432,12 +434,12 @@ def _own_thresholds(slots: pd.DataFrame) -> pd.DataFrame:
 def _thresholds(variable_data: str | None) -> Thresholds:
     """Return the thresholds of an element; the defaults where its own cannot be read, which must not stop a job."""
     if not isinstance(variable_data, str):
-        return Thresholds()
+        return DEFAULTS
     try:
         return Thresholds.of(json.loads(variable_data))
     except (ValueError, AttributeError) as error:
         _log.warning("thresholds are not readable, the defaults hold", variable_data=variable_data, error=str(error))
-        return Thresholds()
+        return DEFAULTS
 
 
 # -- evidence ----------------------------------------------------------------------------------------
@@ -499,6 +501,8 @@ def stale_share(readings: pd.DataFrame, slots: pd.DataFrame) -> npt.NDArray[np.f
 
 def _stale(value: npt.NDArray[np.float64], slot: npt.NDArray[np.intp], window: int) -> Bool:
     """Return which values belong to at least `window` equal positive ones in a row of the same slot."""
+    from pvanalytics.quality.gaps import stale_values_round  # seconds to import; wind needs none
+
     # what is no number ends a stretch
     borders = np.flatnonzero(np.diff(slot)) + 1
     series = pd.Series(np.insert(np.where(value > 0, value, np.nan), borders, np.nan))

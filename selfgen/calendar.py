@@ -96,9 +96,7 @@ def _clock(zone_name: str, first_year: int, last_year: int) -> _Clock:
         np.arange(change + -(change + offset) % HOUR_MS, until, HOUR_MS)
         for change, offset, until in zip(changes, offsets, [*changes[1:], end_ms], strict=True)
     ]
-    date_changes = changes[1:][
-        (changes[1:] + offsets[1:]) // DAY_MS != (changes[1:] - 1 + offsets[:-1]) // DAY_MS
-    ]
+    date_changes = changes[1:][(changes[1:] + offsets[1:]) // DAY_MS != (changes[1:] - 1 + offsets[:-1]) // DAY_MS]
     starts = np.unique(np.concatenate([*full_hours, date_changes]))
 
     local = starts + offsets[np.searchsorted(changes, starts, side="right") - 1]

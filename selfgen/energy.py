@@ -175,7 +175,8 @@ def account(
     Returns
     -------
     pandas.DataFrame
-        In order of element, period of ownership, and slot; only slots that hold a sample or known energy:
+        A row for each element, period, and slot, in this order, that holds a sample or known energy. A period is
+        one of ownership or one of nobody: before the first owner, between two, after the last. Columns:
         `element_id`; `owner`, the period's index label, `NOBODY` where there is none (UTC's slots then);
         `slot_start`, `slot_end`, ms UTC, those of the whole slot, also where only a part of it was owned;
         `power_gen`, Wh; `estimated_gen`, Wh, the part of power_gen that was spread over long gaps;
@@ -203,55 +204,51 @@ def account(
         spread = pieces.only(backlog)
         weight = _expected_energy(spread, samples, tenures, slots, expected)
         share[backlog] = _shares(spread.gap, weight, share[backlog])
-    metered = gaps.increase[pieces.gap] * share
-    energy = np.where(gaps.metered[pieces.gap], metered, _trapezoid(pieces, samples, gaps))
+    by_meter = gaps.increase[pieces.gap] * share
+    energy = np.where(gaps.metered[pieces.gap], by_meter, _trapezoid(pieces, samples, gaps))
 
-    # rows are the (tenure, slot) that hold something; samples and pieces are in their order already
+    def in_range(slot: Int64) -> Bool:
+        begins = slots.borders[slot]
+        return (begins >= start_ms) & (begins < end_ms)
+
+    # a row is a (tenure, slot) that holds something; samples and pieces are in this order already
     width = len(slots.borders)
-    begins = slots.borders[pieces.slot]
-    inside = (begins >= start_ms) & (begins < end_ms) & (~backlog | (energy > 0))
-    piece_key = (pieces.tenure * width + pieces.slot)[inside]
-    covered_ms = np.where(backlog, 0, pieces.end - pieces.start)[inside]
-    estimated = np.where(backlog, energy, 0.0)[inside]
-    energy = energy[inside]
-    begins = slots.borders[slot]
-    inside = (begins >= start_ms) & (begins < end_ms)
-    sample_key = (tenure * width + slot)[inside]
-    keys = np.union1d(_distinct(piece_key), _distinct(sample_key))
-    piece_row, sample_row = np.searchsorted(keys, piece_key), np.searchsorted(keys, sample_key)
+    counted = in_range(slot)
+    sample_key = (tenure * width + slot)[counted]
+    kept = in_range(pieces.slot) & (~backlog | (energy > 0))
+    pieces, backlog, energy = pieces.only(kept), backlog[kept], energy[kept]
+    piece_key = pieces.tenure * width + pieces.slot
+    keys = np.union1d(_distinct(sample_key), _distinct(piece_key))
+    sample_row, piece_row = np.searchsorted(keys, sample_key), np.searchsorted(keys, piece_key)
+
+    def total(of_piece: npt.NDArray[Any]) -> Float64:
+        # adds one by one in order of time, so that a sum does not depend on where the arrays begin
+        return np.bincount(piece_row, weights=of_piece, minlength=len(keys)).astype(np.float64, copy=False)
 
     row_tenure, row_slot = np.divmod(keys, width)
     slot_start, slot_end = slots.borders[row_slot], slots.borders[row_slot + 1]
     owned_from = np.maximum(slot_start, tenures.start[row_tenure])
     owned_ms = np.minimum(slot_end, tenures.end[row_tenure]) - owned_from
-
-    def total(row: npt.NDArray[np.intp], weights: npt.NDArray[Any]) -> Float64:
-        # adds one by one in order of time, so that a sum does not depend on where the arrays begin
-        sums: Float64 = np.bincount(row, weights=weights, minlength=len(keys)).astype(np.float64, copy=False)
-        return sums
-
-    power_max = np.full(len(keys), -np.inf)
-    np.maximum.at(power_max, sample_row, samples.power[inside])
-    resets = np.concatenate([[False], gaps.reset])[inside]
+    power_max = np.full(len(keys), -1.0)
+    np.maximum.at(power_max, sample_row, samples.power[counted])
+    resets = np.concatenate([[False], gaps.reset])[counted]
     return pd.DataFrame(
         {
             "element_id": samples.elements[tenures.element[row_tenure]],
             "owner": tenures.owner[row_tenure],
             "slot_start": slot_start,
             "slot_end": slot_end,
-            "power_gen": total(piece_row, energy),
-            "estimated_gen": total(piece_row, estimated),
-            "power_max": np.where(np.isinf(power_max), np.nan, power_max),
-            "completeness": total(piece_row, covered_ms) / owned_ms,
+            "power_gen": total(energy),
+            "estimated_gen": total(np.where(backlog, energy, 0.0)),
+            "power_max": np.where(power_max < 0, np.nan, power_max),
+            "completeness": total(np.where(backlog, 0, pieces.end - pieces.start)) / owned_ms,
             "samples": np.bincount(sample_row, minlength=len(keys)),
             "meter_resets": np.bincount(sample_row[resets], minlength=len(keys)),
         }
     ).astype(ROW_TYPES)
 
 
-def reading_range(
-    zones: Iterable[str], start_ms: int, end_ms: int, *, max_gap_s: float = 300.0
-) -> tuple[int, int]:
+def reading_range(zones: Iterable[str], start_ms: int, end_ms: int, *, max_gap_s: float = 300.0) -> tuple[int, int]:
     """Return the range of readings that `account` needs for the slots that start in `[start_ms, end_ms)`.
 
     Metered elements need besides the last reading before it and the first after it: a backlog may span it.
@@ -290,9 +287,7 @@ def _samples(readings: pd.DataFrame) -> _Samples:
         # an identity has one value; should two be given, the choice does not depend on their order
         order = np.lexsort((meter, power, time, element))
         order = order[~np.concatenate([again, [False]])]
-    return _Samples(
-        np.asarray(elements), element[order], time[order], np.maximum(power[order], 0.0), meter[order]
-    )
+    return _Samples(np.asarray(elements), element[order], time[order], np.maximum(power[order], 0.0), meter[order])
 
 
 def _gaps(samples: _Samples, max_gap_ms: float) -> _Gaps:

@@ -52,7 +52,7 @@ def replace_hour(lake: Path, name: str, hour: datetime, table: pa.Table) -> None
         `hour` is not the start of an hour, or naive.
     """
     folder = lake / name / _partition(hour)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with _locked(folder) as descriptor:
         # nobody else writes it now: what is there was left by a writer that was killed
         unfinished = folder / _UNFINISHED
@@ -97,14 +97,16 @@ def publish(
     unexpected = set(_hours_in(staging_dir)) - set(hours)
     if unexpected:
         raise ValueError(f"{staging_dir} holds {min(unexpected):%Y-%m-%dT%H}Z, which was not to be computed")
-    rows = {}
-    for hour in hours:
+
+    def publish_hour(hour: datetime) -> int:
         files = sorted(path for path in (staging_dir / _partition(hour)).glob("[!._]*") if path.is_file())
         parts = [pq.ParquetFile(path).read(columns=schema.names).select(schema.names) for path in files]
         table = pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
         replace_hour(lake, name, hour, table)
-        rows[hour] = table.num_rows
-    return rows
+        return int(table.num_rows)
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(hours, pool.map(publish_hour, hours), strict=True))
 
 
 def read(
@@ -178,12 +180,27 @@ def _range(start: datetime, end: datetime) -> Iterator[datetime]:
         hour += HOUR
 
 
+def _make(folder: Path) -> None:
+    """Make a folder whose name will be found after a power cut."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        with _opened(folder.parent) as descriptor:
+            os.fsync(descriptor)
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keep other writers out of a folder; a killed holder keeps nobody out. Yields its descriptor."""
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keep other writers out of a folder; a killed holder keeps nobody out. Yields its descriptor."""
+    with _opened(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor

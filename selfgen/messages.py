@@ -27,8 +27,6 @@ import numpy as np
 import pyarrow as pa
 from msgspec import Meta, Struct
 
-from selfgen.registry import ID_FIELD
-
 #: Longest message, bytes.
 MAX_BYTES = 256 * 1024
 #: How far a device's clock may be ahead, ms.
@@ -37,6 +35,8 @@ MAX_AHEAD_MS = 5 * 60 * 1000
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z
 #: Longest element id, bytes of UTF-8.
 MAX_ID_BYTES = 128
+#: Longest timestamp, characters.
+MAX_TIME_LENGTH = 40
 #: Deepest nesting of an unknown field; the database's own limit is 100.
 MAX_DEPTH = 32
 
@@ -55,9 +55,19 @@ ElementId = Annotated[
 Timestamp: TypeAlias = (
     Annotated[
         str,
-        Meta(description="event time, RFC 3339 with an offset", extra_json_schema={"format": "date-time"}),
+        Meta(
+            max_length=MAX_TIME_LENGTH,
+            description="event time, RFC 3339 with an offset",
+            extra_json_schema={"format": "date-time"},
+        ),
     ]
-    | Annotated[int, Meta(description="event time, milliseconds since 1970-01-01T00:00:00Z")]
+    | Annotated[
+        int,
+        Meta(
+            description="event time, milliseconds since 1970-01-01T00:00:00Z",
+            extra_json_schema={"minimum": EARLIEST_MS},
+        ),
+    ]
 )
 Temperature = Annotated[float, Meta(description="°C")]
 
@@ -138,6 +148,17 @@ class Decoded:
     messages: list[Reading | dict[str, Any]]
     refused: list[Refused]
 
+    def take(self, places: Sequence[int]) -> Decoded:
+        """Return the batch with these of its accepted messages only."""
+        return Decoded(
+            self.topic,
+            [self.indexes[place] for place in places],
+            [self.element_ids[place] for place in places],
+            self.event_times_ms[list(places)],
+            [self.messages[place] for place in places],
+            self.refused,
+        )
+
 
 class _Refusal(Exception):
     def __init__(self, reason: str, text: str) -> None:
@@ -157,9 +178,9 @@ class _Contract:
     """What the judgement needs of a message type, read from its declaration."""
 
     def __init__(self, topic: str, type_: type[Reading]) -> None:
-        self.id_field = ID_FIELD[topic]
+        self.id_field = type_.__struct_fields__[0]
         info = msgspec.inspect.type_info(type_)
-        assert isinstance(info, msgspec.inspect.StructType)
+        assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 - what a Struct's info is
         self.names = tuple(described.name for described in info.fields)
         self.required = tuple(described.name for described in info.fields if described.required)
         self.values = {
@@ -208,9 +229,7 @@ def _timely(time: Any, now_ms: int) -> int:
     event_time_ms = _event_time_ms(time) if known else -1
     if event_time_ms > now_ms + MAX_AHEAD_MS:
         ahead_s = (event_time_ms - now_ms) // 1000
-        raise _Refusal(
-            "future_timestamp", f'"timestamp" {_quoted(time)} is {ahead_s} s ahead; set the device\'s clock'
-        )
+        raise _Refusal("future_timestamp", f'"timestamp" {_quoted(time)} is {ahead_s} s ahead; set the device\'s clock')
     if event_time_ms >= EARLIEST_MS:
         return event_time_ms
     hint = (
@@ -232,16 +251,14 @@ def _measured(name: str, value: Any, limits: _Limits) -> float:
 def _name(value: Any) -> str:
     if value is None:
         return "null"
-    kind = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}.get(
-        type(value), "a number"
-    )
-    return f"{kind}, {_quoted(value)}," if isinstance(value, bool | str | int | float) else kind
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    kind = "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+    return f"the {kind} {_quoted(value)}"
 
 
 def _limits(described: msgspec.inspect.Field) -> _Limits:
-    kinds = (
-        described.type.types if isinstance(described.type, msgspec.inspect.UnionType) else (described.type,)
-    )
+    kinds = described.type.types if isinstance(described.type, msgspec.inspect.UnionType) else (described.type,)
     plain = (kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind for kind in kinds)
     number = next(kind for kind in plain if isinstance(kind, msgspec.inspect.FloatType))
     low, high, below = number.ge, number.le, number.lt
@@ -278,7 +295,9 @@ def value_fields(topic: str) -> tuple[str, ...]:
 
 def as_object(message: Reading | dict[str, Any]) -> dict[str, Any]:
     """Return an accepted message as the JSON object it was."""
-    return message if isinstance(message, dict) else msgspec.structs.asdict(message)
+    if isinstance(message, dict):
+        return message
+    return {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
 
 
 def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
@@ -379,6 +398,8 @@ def _event_times(times: list[int | str]) -> np.ndarray[Any, np.dtype[np.int64]]:
 def _event_time_ms(time: int | str) -> int:
     if isinstance(time, int):
         return time if 0 <= time <= _LATEST_MS else -1
+    if len(time) > MAX_TIME_LENGTH:
+        return -1
     try:
         return (msgspec.convert(time, _Instant) - _EPOCH) // _MILLISECOND
     except msgspec.ValidationError:
@@ -431,9 +452,7 @@ def _check_storable(value: Any, path: str, depth: int = 1) -> None:
             raise _Refusal("malformed_json", f"{path} holds half a surrogate pair")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise _Refusal(
-                "out_of_range", f"{path} holds a number that is not finite or does not fit 64 bits"
-            )
+            raise _Refusal("out_of_range", f"{path} holds a number that is not finite or does not fit 64 bits")
     elif isinstance(value, dict | list):
         if depth > MAX_DEPTH:
             raise _Refusal("malformed_json", f"the message is nested deeper than {MAX_DEPTH} levels")
@@ -444,9 +463,7 @@ def _check_storable(value: Any, path: str, depth: int = 1) -> None:
         for name, item in value.items():
             _check_storable(name, "a field's name", depth)
             if "\0" in name:
-                raise _Refusal(
-                    "malformed_json", f"the name of the field {_quoted(name)} holds the character U+0000"
-                )
+                raise _Refusal("malformed_json", f"the name of the field {_quoted(name)} holds the character U+0000")
             _check_storable(item, _quoted(name) if depth == 1 else path, depth + 1)
 
 
@@ -454,6 +471,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer)
 
 
 def _quoted(value: Any) -> str:
-    """Return a value as it may stand in a sentence: short, and free of control characters and half pairs."""
-    text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
+    """Return a value as it may stand in a sentence: short and printable."""
+    text = json.dumps(value, ensure_ascii=False, default=str)[: _LONGEST_QUOTE + 1]
+    shown = "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
+    return shown if len(shown) <= _LONGEST_QUOTE else shown[: _LONGEST_QUOTE - 1] + "…"

@@ -18,8 +18,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import zip_longest
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -249,6 +251,14 @@ def key_of(document: Document) -> str:
     return element_key(kind_of(document), id_of(document))
 
 
+def kind_named(text: str) -> Kind:
+    """Return a kind from what people type."""
+    for kind in KINDS:
+        if text == kind:
+            return kind
+    raise Refused(f"{text} is not a kind of element: give panel, light or wind.")
+
+
 def kind_of(element: AnyElement) -> Kind:
     """Return an element's kind."""
     if isinstance(element, Panel):
@@ -302,6 +312,7 @@ _EXPECTED = {
     "time_zone": "an IANA time zone such as Europe/Madrid",
 }
 _ID_FIELDS = {"client_id", "element_id", *ID_FIELD.values()}
+_WELL_FORMED = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 _AT = re.compile(r" - at `\$.*?(\w+)`")
 
 
@@ -393,7 +404,7 @@ def _builtin(document: Struct) -> Any:
 
 
 def _unexpected(name: str, value: object) -> Problem:
-    limit = "at most 200 characters" if isinstance(value, str) else "another value"
+    limit = "text of at most 200 characters"
     shown = f"{str(value)[:40]}…" if len(str(value)) > 40 else value
     return Problem(name, f"{name} is {shown}: give {_EXPECTED.get(name, limit)}.")
 
@@ -457,12 +468,34 @@ def _element_problems(element: AnyElement, now: datetime) -> Iterator[Problem]:
 
 def _future(name: str, value: date | datetime | None, now: datetime) -> Iterator[Problem]:
     # a date without its place may be tomorrow's already, east of here
-    if isinstance(value, datetime):
-        ahead = value > now
-    else:
-        ahead = value is not None and (value - now.date()).days > 1
-    if ahead:
+    latest = now if isinstance(value, datetime) else now.date() + timedelta(days=1)
+    if value is not None and value > latest:
         yield Problem(name, f"{name} {value} is in the future: give the day it happened.")
+
+
+def from_texts(struct_type: type[Struct], texts: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return a document's fields from what people typed, or a file holds, and what is wrong with them.
+
+    Postal codes and ids stay as they are written; numbers, dates and JSON become what they say.
+    """
+    values: dict[str, Any] = {}
+    found: list[Problem] = []
+    types = _types_of(struct_type)
+    for name, text in texts.items():
+        if name not in types:
+            found.append(Problem(name, f"there is no field {name}: the fields are {', '.join(types)}."))
+            continue
+        try:
+            value = msgspec.json.decode(text) if name == "variable_data" and isinstance(text, str) else text
+            values[name] = msgspec.convert(value, types[name], strict=False)
+        except (msgspec.ValidationError, msgspec.DecodeError):
+            found.append(_unexpected(name, text))
+    return values, found
+
+
+@cache
+def _types_of(struct_type: type[Struct]) -> dict[str, Any]:
+    return get_type_hints(struct_type, include_extras=True)
 
 
 def with_model(kind: Kind, fields: Mapping[str, Any], model: Model | None) -> AnyElement:
@@ -493,6 +526,30 @@ def with_model(kind: Kind, fields: Mapping[str, Any], model: Model | None) -> An
             raise Refused(_unexpected(at.group(1), merged.get(at.group(1))).sentence) from None
         missing = str(error).partition("`")[2].rstrip("`")
         raise Refused(f"{missing} is missing: give it, or a model that has it.") from None
+
+
+def moment(text: str, time_zone: str | None = None) -> datetime:
+    """Return an instant from what people type: `now`, a date, or a date and time, with or without an offset.
+
+    Without an offset it is the clock of the time zone given, or of this machine.
+    """
+    if text == "now":
+        return instant(datetime.now(UTC))
+    zone = ZoneInfo(time_zone) if time_zone else datetime.now(UTC).astimezone().tzinfo
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(
+            f"{text} is not a time: give now, 2026-05-31, 2026-05-31T12:00, or with an offset 2026-05-31T12:00+02:00."
+        ) from None
+    if value.tzinfo is not None:
+        return instant(value)
+    if not _WELL_FORMED.fullmatch(text):
+        raise Refused(f"{text} is not a time: give a date such as 2026-05-31, or 2026-05-31T12:00.")
+    local = value.replace(tzinfo=zone)
+    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != value:
+        raise Refused(f"{text} does not exist in {time_zone}: the clock is put forward then. Give another time.")
+    return instant(local)
 
 
 # ---------------------------------------------------------------- who has it since when
@@ -526,17 +583,11 @@ def opened(relations: Relations, period: Period) -> Relations:
     _check_not_retired(relations, period.end_date or None, period.init_date)
     for other in relations.periods:
         if _overlap(other, period):
-            raise Refused(
-                f"{described(relations, other)}: end that first, or move it (selfgen install move)."
-            )
-    # an element that was chosen to replace another, and is given its own place, does not replace it
-    replaces = relations.replaces if relations.periods else None
-    return replace(relations, periods=_in_order([*relations.periods, period]), replaces=replaces)
+            raise Refused(f"{described(relations, other)}: end that first, or move it (selfgen install move).")
+    return replace(relations, periods=_in_order([*relations.periods, period]))
 
 
-def moved(
-    relations: Relations, client_id: str, since: datetime, site: Mapping[str, Any] | None = None
-) -> Relations:
+def moved(relations: Relations, client_id: str, since: datetime, site: Mapping[str, Any] | None = None) -> Relations:
     """Return the relations with the element given to another client: one period closed, the next opened.
 
     `site` holds the new period's own address, postal_code, latitude, longitude and variable_data. The same
@@ -544,18 +595,14 @@ def moved(
     """
     current = valid_at(relations.periods, since)
     if current is None:
-        raise Refused(
-            f"nobody has {relations.kind} {relations.element_id} at {shown(since)}: use selfgen install add."
-        )
+        raise Refused(f"nobody has {relations.kind} {relations.element_id} at {shown(since)}: use selfgen install add.")
     new = Period(client_id=client_id, init_date=since, end_date=current.end_date, **(site or {}))
     if current == new:
         return relations
     if current.client_id == client_id and not site:
         raise Refused(f"{described(relations, current)} already: there is nothing to move.")
     if current.init_date == since:
-        raise Refused(
-            f"{described(relations, current)}: correct that period instead (selfgen install correct)."
-        )
+        raise Refused(f"{described(relations, current)}: correct that period instead (selfgen install correct).")
     _check_not_retired(relations, new.end_date, since)
     index = relations.periods.index(current)
     periods = [*relations.periods]
@@ -569,9 +616,7 @@ def ended(relations: Relations, at: datetime) -> Relations:
         return relations
     current = valid_at(relations.periods, at)
     if current is None:
-        raise Refused(
-            f"nobody has {relations.kind} {relations.element_id} at {shown(at)}: there is nothing to end."
-        )
+        raise Refused(f"nobody has {relations.kind} {relations.element_id} at {shown(at)}: there is nothing to end.")
     if current.init_date == at:
         raise Refused(f"{described(relations, current)}: the end must be later than that.")
     return replace(relations, periods=_replaced(relations.periods, current, replace(current, end_date=at)))
@@ -601,13 +646,11 @@ def corrected(relations: Relations, at: datetime, period: Period) -> Relations:
     """Return the relations with the period that holds at an instant replaced by another."""
     current = valid_at(relations.periods, at)
     if current is None:
-        raise Refused(
-            f"nobody has {relations.kind} {relations.element_id} at {shown(at)}: use selfgen install add."
-        )
+        raise Refused(f"nobody has {relations.kind} {relations.element_id} at {shown(at)}: use selfgen install add.")
     if current == period:
         return relations
     others = [other for other in relations.periods if other != current]
-    return replace(opened(replace(relations, periods=others), period), replaces=relations.replaces)
+    return opened(replace(relations, periods=others), period)
 
 
 def succeeded(relations: Relations, replaced: Relations) -> Relations:
@@ -632,7 +675,7 @@ def changed_spans(before: Sequence[Period], after: Sequence[Period]) -> list[Spa
     ends = {border for period in (*before, *after) for border in (period.init_date, period.end_date)}
     borders = sorted(border for border in ends if border is not None)
     spans: list[Span] = []
-    for start, end in zip(borders, [*borders[1:], None], strict=True):
+    for start, end in zip_longest(borders, borders[1:]):
         if _answer(before, start) == _answer(after, start):
             continue
         if spans and spans[-1][1] == start:
@@ -651,8 +694,7 @@ def _answer(periods: Sequence[Period], at: datetime) -> Period | None:
 def _check_order(period: Period) -> None:
     if period.end_date is not None and period.end_date <= period.init_date:
         raise Refused(
-            f"the end {shown(period.end_date)} is not after the start {shown(period.init_date)}: "
-            "give a later end."
+            f"the end {shown(period.end_date)} is not after the start {shown(period.init_date)}: give a later end."
         )
 
 

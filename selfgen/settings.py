@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     mongodb_url: str = Field("", description="MongoDB's connection string; empty: the local stack's")
     mongodb_database: str = Field("selfgen", description="MongoDB's database")
 
+    # landing
+    landing_batch: int = Field(10_000, ge=1, description="Most messages that are landed at once")
+    landing_report_s: float = Field(10.0, gt=0, description="Time between two reports of a topic's performance, s")
+
     # Couchbase
     couchbase_url: str = Field(
         "", description="Couchbase's connection string; empty: the local stack's stand-in"
@@ -109,6 +113,7 @@ class Settings(BaseSettings):
     )
 
     # Superset
+    superset_url: str = Field("", description="Superset's address; empty: the local stack's")
     superset_user: str = Field("admin", description="Superset's administrator")
     superset_password: SecretStr = Field(
         SecretStr(""),
@@ -176,8 +181,8 @@ class Settings(BaseSettings):
 
     @property
     def superset(self) -> str:
-        """URL of the local stack's Superset."""
-        return f"http://{self.address('superset')}"
+        """URL of Superset."""
+        return self.superset_url or f"http://{self.address('superset')}"
 
     @property
     def jars_dir(self) -> Path:
@@ -206,6 +211,7 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr)
             else str(value)
             for name, value in self
+            if value is not None
         }
         return {**os.environ, **values}
 

@@ -141,10 +141,11 @@ def _start(
         except OSError as error:
             raise StackError(f"{server.name} could not be prepared: {error}") from error
         supervisor.start_program(server.name)
-    _await_ready(settings, supervisor, server, stop)
-    seconds = time.monotonic() - begun
-    progress(server.name, f"ready after {seconds:.1f} s")
-    return seconds
+        _await_ready(settings, supervisor, server, stop)
+        progress(server.name, f"ready after {time.monotonic() - begun:.1f} s")
+    else:
+        _await_ready(settings, supervisor, server, stop)
+    return time.monotonic() - begun
 
 
 def _prepare(settings: Settings, server: Server) -> None:

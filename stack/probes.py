@@ -34,9 +34,15 @@ def http(port: str, path: str, accept: Callable[[Any], str | None] | None = None
 
 def kafka(settings: Settings) -> str | None:
     """Ask the broker for its metadata."""
+    from confluent_kafka import KafkaException
+
     from selfgen.clients.kafka import ping
 
-    return ping(settings)
+    try:
+        ping(settings)
+    except KafkaException as error:
+        return f"{settings.bootstrap_servers} does not answer ({error.args[0].name()})"
+    return None
 
 
 def mongodb(settings: Settings) -> str | None:
@@ -68,7 +74,7 @@ def couchbase(settings: Settings) -> str | None:
     """Ask for the bucket's key-value service."""
     from selfgen.clients.couchbase import ping
 
-    return ping(settings)
+    return None if ping(settings) else f"{settings.address('couchbase')} does not answer"
 
 
 def zookeeper(settings: Settings) -> str | None:

@@ -52,7 +52,7 @@ class Server:
     prepare: Callable[[Settings], list[str] | None] = lambda _settings: None
     folders: tuple[str, ...] = field(default=())
     #: seconds it is given to be ready, and to stop
-    patience_s: float = 120.0
+    patience_s: float = 180.0
     stop_s: int = 20
     description: str = ""
 
@@ -130,17 +130,13 @@ MONGODB = Server(
 # ------------------------------------------------------------------------------------------ Couchbase
 COUCHBASE = Server(
     name="couchbase",
-    description="Couchbase stand-in (its vendor's test server), with a snapshot on disk",
+    description="Couchbase stand-in (its vendor's test server), with a journal on disk",
     ports=("couchbase", "couchbase_rest"),
     folders=("data",),
     command=lambda s: [
         *("java", f"-Xmx{s.couchbase_heap_mib}m", *JVM, "-cp", classpath(s, "couchbase")),
-        f"-Dselfgen.host={s.host}",
-        f"-Dselfgen.kvPort={s.port('couchbase')}",
-        f"-Dselfgen.restPort={s.port('couchbase_rest')}",
-        f"-Dselfgen.bucket={s.couchbase_bucket}",
-        f"-Dselfgen.snapshot={folder(s, 'couchbase') / 'data' / 'documents.jsonl'}",
-        "selfgen.stack.CouchbaseStandIn",
+        *("selfgen.stack.CouchbaseStandIn", s.host, str(s.port("couchbase")), str(s.port("couchbase_rest"))),
+        *(s.couchbase_bucket, str(folder(s, "couchbase") / "data" / "journal.jsonl"), "1"),
     ],
     ready=probes.couchbase,
 )
@@ -236,7 +232,6 @@ def flink_environment(settings: Settings) -> dict[str, str]:
         "FLINK_CONF_DIR": str(folder(settings, "flink")),
         "FLINK_LOG_DIR": str(folder(settings, "flink") / "logs"),
         "FLINK_PID_DIR": str(folder(settings, "flink") / "data"),
-        "FLINK_ENV_JAVA_OPTS": "",
         # Python workers: no bytecode cache races, no thread pools that fight for two cores
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -145,10 +145,11 @@ class Supervisor:
             raise StackError("the supervisor does not answer")
 
     def _reread(self) -> None:
-        """Take over programs that are new or changed, as long as they do not run."""
+        """Take over programs that are new or changed; one that runs keeps what it was started with."""
         added, changed, removed = self._call("reloadConfig")[0]
-        running = {name for name, info in self.processes().items() if info["pid"]}
+        running = {name for name, info in self.processes().items() if info["statename"] == "RUNNING"}
         for name in (set(changed) | set(removed)) - running:
+            self.stop_program(name)
             self._call("removeProcessGroup", name)
         for name in set(added) | (set(changed) - running):
             self._call("addProcessGroup", name)

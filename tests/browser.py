@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from selfgen.clients.superset import dashboard_url, password
 from selfgen.settings import Settings
@@ -85,7 +85,8 @@ def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterato
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)[:300]))
         page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
-        page.goto(f"{settings.superset}/login/", wait_until="domcontentloaded")
+        # an answer to the login page's own requests that comes after the login's would undo its session cookie
+        page.goto(f"{settings.superset}/login/", wait_until="networkidle")
         page.fill("#username, input[name=username]", settings.superset_user)
         page.fill("#password, input[name=password]", password(settings))
         page.keyboard.press("Enter")
@@ -101,18 +102,20 @@ def read(page: Page) -> list[dict[str, object]]:
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Wait until no chart is loading any more, and its animation is over."""
+    """Wait until no chart is loading any more, and its animation is over.
+
+    A chart that never draws does not raise: what is read then says so.
+    """
     page.wait_for_selector(".dashboard-component-chart-holder")
-    page.wait_for_function(
-        f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
-        "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
-    )
+    with suppress(TimeoutError):
+        page.wait_for_function(
+            f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
+            "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
+        )
     page.wait_for_timeout(1_500)
 
 
-def open_dashboard(
-    settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600
-) -> DashboardState:
+def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
     """Open a dashboard and return what it shows once it is drawn; keep a picture where a path is given."""
     state = DashboardState()
     with page_of(settings, state.errors, width) as page:
@@ -132,3 +135,21 @@ def open_dashboard(
             )
             page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
     return state
+
+
+def choose(page: Page, native_filter: str, value: str) -> None:
+    """Choose a value of a dashboard's filter, named by its identity, and apply it."""
+    page.locator(f'[data-test="NATIVE_FILTER-{native_filter}"]').click()
+    page.locator(".ant-select-item-option").filter(has_text=value).first.click()
+    page.keyboard.press("Escape")
+    page.locator('[data-test="filter-bar__apply-button"]').click()
+
+
+def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> None:
+    """Wait until a chart's first line reads `figure`; raise what it reads instead where it never does."""
+    shows = f"([title, figure]) => ({CHARTS})().some(c => c.title === title && c.text.split('\\n')[0] === figure)"
+    try:
+        page.wait_for_function(shows, arg=[title, figure], timeout=timeout_s * 1000)
+    except TimeoutError:
+        texts = {chart["title"]: chart["text"] for chart in read(page)}
+        raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None

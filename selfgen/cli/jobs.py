@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,11 +64,12 @@ def _run(rich: str, write: str, hour: str | None, start: str | None, end: str | 
 
 
 def _reason(settings: Settings, error: Exception) -> str:
-    """Return the last line that says what happened; a Flink error is a page of Java."""
+    """Return the line that says what happened; a Flink error is a page of Java, with a page of Python in it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    told = (causes or lines or [repr(error)])[-1]
-    return f"{type(error).__name__}: {told} (the cluster: http://{settings.flink}, selfgen stack logs taskmanager)"
+    python = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Unavailable): ", line)]
+    java = [line for line in lines if line.startswith("Caused by:")]
+    told = (python or java or lines or [repr(error)])[-1]
+    return f"{told} (more: selfgen stack logs taskmanager, http://{settings.flink})"
 
 
 @panels.command("run")

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from selfgen.registry import Unavailable
-from selfgen.settings import Settings
+
+if TYPE_CHECKING:
+    from selfgen.settings import Settings
 
 Item = TypeVar("Item")
 
@@ -141,9 +143,7 @@ class Documents:
                 answer = self._collection.get_multi(batch, transcoder=self._transcoder)
             for key, problem in answer.exceptions.items():
                 if not isinstance(problem, DocumentNotFoundException):
-                    raise Unavailable(
-                        f"Couchbase does not answer for {key}. {_message(problem)}"
-                    ) from problem
+                    raise Unavailable(f"Couchbase does not answer for {key}. {_message(problem)}") from problem
             for key, result in answer.results.items():
                 found[key] = Stored(result.value, result.cas)
         return found
@@ -176,9 +176,7 @@ class Documents:
             replaced = [write for write in batch if write.cas is not None]
             with _unavailable():
                 if inserts:
-                    answer = self._collection.insert_multi(
-                        inserts, transcoder=self._transcoder, **self._durability
-                    )
+                    answer = self._collection.insert_multi(inserts, transcoder=self._transcoder, **self._durability)
                     refused |= self._refused(answer.exceptions)
                 if replaced:
                     answer = self._collection.replace_multi(

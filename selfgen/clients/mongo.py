@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
@@ -128,9 +128,7 @@ def read_readings(
     return _frame(topic, identities, values, value_fields)
 
 
-def _frame(
-    topic: str, identities: list[str], values: list[Document], value_fields: Sequence[str]
-) -> pd.DataFrame:
+def _frame(topic: str, identities: list[str], values: list[Document], value_fields: Sequence[str]) -> pd.DataFrame:
     time_at = len(topic) + 1
     element_at = time_at + _TIME_DIGITS + 1
     times_ms = np.fromiter((int(identity[time_at : element_at - 1]) for identity in identities), np.int64)
@@ -142,6 +140,16 @@ def _frame(
     for name in value_fields:
         columns[name] = np.array([value.get(name) for value in values], dtype=np.float64)[order]
     return pd.DataFrame(columns)
+
+
+def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int, end_ms: int) -> Iterator[Document]:
+    """Return one element's documents of `[start_ms, end_ms)` in order of time.
+
+    MongoDB reads the readings of all elements in that range to find them: keep it as short as the question.
+    """
+    with connect(settings) as client:
+        chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id}
+        yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
 
 
 class DirtyHour(NamedTuple):
@@ -189,14 +197,11 @@ def dirty_hours(settings: Settings, topic: str, until_ms: int) -> list[DirtyHour
     with connect(settings) as client:
         documents = (
             client[settings.mongodb_database]["dirty_hours"]
-            .find(
-                {"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"version": 1}
-            )
+            .find({"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"version": 1})
             .sort("_id")
         )
         return [
-            DirtyHour(topic, int(document["_id"].rpartition("|")[2]), document["version"])
-            for document in documents
+            DirtyHour(topic, int(document["_id"].rpartition("|")[2]), document["version"]) for document in documents
         ]
 
 

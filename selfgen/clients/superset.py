@@ -29,7 +29,7 @@ from selfgen.settings import ROOT, Settings
 
 ASSETS = ROOT / "superset" / "assets"
 OVERVIEW = "selfgen-overview"
-PASSWORD_FILE = "superset-admin-password"
+PASSWORD_FILE = "superset-admin-password"  # noqa: S105 - its name, not a password
 
 _TIME = {"column_name": "__time", "verbose_name": "Time (UTC)", "type": "TIMESTAMP", "is_dttm": True}
 _TYPES = {"string": "VARCHAR", "double": "DOUBLE", "long": "BIGINT"}
@@ -175,9 +175,7 @@ def apply(settings: Settings, folder: Path = ASSETS) -> Applied:
     return Applied(
         assets=dict(Counter(name.split("/")[0] for name in assets if name != "metadata.yaml")),
         created=tuple(sorted(after[uuid][0] for uuid in after.keys() - before.keys())),
-        changed=tuple(
-            sorted(after[uuid][0] for uuid in after.keys() & before.keys() if after[uuid] != before[uuid])
-        ),
+        changed=tuple(sorted(after[uuid][0] for uuid in after.keys() & before.keys() if after[uuid] != before[uuid])),
     )
 
 

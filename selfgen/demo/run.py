@@ -204,12 +204,13 @@ def _start_wind(demo: Demo) -> None:
 
 
 def _replay(demo: Demo) -> None:
-    from selfgen.clients.kafka import send
+    from selfgen.clients.delivery import send
 
     batches = replay(demo.fleet, demo.until, demo.days, truth=demo.truth)
     delivered = send(demo.settings, batches, log=demo.folder / "replay.jsonl")
     demo.truth.write(demo.folder / "truth.json")
-    demo.say(f"{sum(delivered.values())} messages of {demo.days} days")
+    sent = sum(topic.produced for topic in delivered.values())
+    demo.say(f"{sent} messages of {demo.days} days")
 
 
 def _await_landed(demo: Demo) -> None:

@@ -211,6 +211,4 @@ def local_stamps(times_ms: Times, zone: str) -> pa.Array:
     distinct, which = np.unique(offsets, return_inverse=True)
     signs = [f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
              for minutes in (distinct // 60_000).tolist()]  # fmt: skip
-    return pc.binary_join_element_wise(
-        '"', texts, pa.array(signs, pa.string()).take(pa.array(which)), '"', ""
-    )
+    return pc.binary_join_element_wise('"', texts, pa.array(signs, pa.string()).take(pa.array(which)), '"', "")

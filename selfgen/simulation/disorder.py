@@ -135,9 +135,7 @@ def _between(bounds: tuple[int, int], share: NDArray[np.float64]) -> Times:
     return np.asarray(bounds[0] + share * (bounds[1] - bounds[0]), np.int64)
 
 
-def broken_message(
-    kind: Kind, element_id: str, event_ms: int, reason: str, variant: int = 0
-) -> tuple[str, bytes]:
+def broken_message(kind: Kind, element_id: str, event_ms: int, reason: str, variant: int = 0) -> tuple[str, bytes]:
     """Return (key, value) of a message that breaks the contract for exactly this reason.
 
     `variant` counts through the ways in which it can be broken.

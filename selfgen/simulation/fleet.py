@@ -168,8 +168,8 @@ def _fleet(sites: Sequence[_Site], *, since: datetime, lights: int = 1) -> Fleet
         element_id = f"{kind}-{len(elements[kind]) + 1:03}"
         fields |= {
             ID_FIELD[kind]: element_id,
-            "manufacture_date": made,
-            "install_date": since,
+            "manufacture_date": made.date(),
+            "install_date": since.date(),
             "live_cicle": 25.0,
         }
         elements[kind].append(ELEMENT_TYPES[kind](**fields))
@@ -185,7 +185,7 @@ def _fleet(sites: Sequence[_Site], *, since: datetime, lights: int = 1) -> Fleet
                 address=f"{site.address}, {site.area.city}",
                 postal_code=site.area.postal_code,
                 client_type=site.client_type,
-                open_date=since,
+                open_date=since.date(),
                 latitude=round(site.area.latitude, 5),
                 longitude=round(site.area.longitude, 5),
                 time_zone=site.area.time_zone,

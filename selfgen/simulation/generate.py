@@ -130,9 +130,7 @@ class Part:
         places = [(round(client.latitude, 1), round(client.longitude, 1)) for client in self.owners]
         self.places = {place: np.array([p == place for p in places]) for place in sorted(set(places))}
         self.meters = (
-            _Meters(1000 * np.round(uniform(seed, 5, self.number) * self.power_cap))
-            if meter and self.panels
-            else None
+            _Meters(1000 * np.round(uniform(seed, 5, self.number) * self.power_cap)) if meter and self.panels else None
         )
         self.frozen: dict[Fault, dict[str, float]] = {}
 
@@ -209,9 +207,7 @@ class Part:
             loss = np.where((hour >= _SHADE_HOURS[0]) & (hour < _SHADE_HOURS[1]), fault.amount, 0.0)
         values[_FIELDS[self.kind][0]][inside, number] *= 1 - loss[inside]
 
-    def _silence(
-        self, fault: Fault, times: Times, values: dict[str, Floats], keep: NDArray[np.bool_]
-    ) -> None:
+    def _silence(self, fault: Fault, times: Times, values: dict[str, Floats], keep: NDArray[np.bool_]) -> None:
         """Play a fault of what is sent."""
         number, inside = self.numbers[fault.element_id], fault.covers(times)
         if not inside.any():

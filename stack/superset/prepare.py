@@ -4,8 +4,6 @@ Run by the interpreter of Superset's environment. `prepare.py` prepares the fold
 `prepare.py --template` only builds the metadata that new folders start from: work for install time.
 """
 
-
-
 from __future__ import annotations
 
 import hashlib
@@ -19,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("superset_config.py")
-PASSWORD_FILE = "superset-admin-password"
+PASSWORD_FILE = "superset-admin-password"  # noqa: S105 - its name, not a password
 
 
 def version() -> str:
@@ -85,9 +83,7 @@ def set_administrator(home: Path) -> None:
     from werkzeug.security import check_password_hash, generate_password_hash
 
     name = os.environ.get("SELFGEN_SUPERSET_USER") or "admin"
-    password = os.environ.get("SELFGEN_SUPERSET_PASSWORD") or kept(
-        home / PASSWORD_FILE, secrets.token_urlsafe(18)
-    )
+    password = os.environ.get("SELFGEN_SUPERSET_PASSWORD") or kept(home / PASSWORD_FILE, secrets.token_urlsafe(18))
     with sqlite3.connect(home / "superset.db") as metadata:
         first, hashed = metadata.execute("SELECT min(id), password FROM ab_user").fetchone()
         if not check_password_hash(hashed, password):

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-from prepare import prepare
+from prepare import prepare  # noqa: E402
 
 # eight analysts' requests at once in each worker: they wait for Druid most of the time
 THREADS = 8
@@ -22,12 +22,10 @@ def main(address: str, workers: str = "1") -> None:
     """Prepare, then become gunicorn."""
     prepare(Path(os.environ["SUPERSET_HOME"]))
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
-    options = (
-        f"--workers {workers} --worker-class gthread --threads {THREADS} --timeout 120 --graceful-timeout 5"
-    )
+    options = f"--workers {workers} --worker-class gthread --threads {THREADS} --timeout 120 --graceful-timeout 5"
     # native filters travel in long addresses
     options += " --limit-request-line 0 --limit-request-field_size 0 --no-control-socket"
-    os.execv(gunicorn, [gunicorn, "--bind", address, *options.split(), "superset.app:create_app()"])
+    os.execv(gunicorn, [gunicorn, "--bind", address, *options.split(), "superset.app:create_app()"])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def zone_days(draw: st.DrawFn) -> tuple[str, int]:
     return zone, int(draw(st.one_of(kinds))) * DAY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(zone_days())
 def test_borders_are_full_hours_and_changes_of_date(zone_day):
     zone, day = zone_day
@@ -122,7 +122,7 @@ def test_borders_are_full_hours_and_changes_of_date(zone_day):
     assert calendar.borders(zone, day, day + 2 * DAY).tolist() == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(zone_days(), st.integers(0, 30))
 def test_references_are_those_of_relativedelta(zone_day, which):
     zone, day = zone_day
@@ -136,7 +136,7 @@ def test_references_are_those_of_relativedelta(zone_day, which):
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(zone_days(), st.integers(0, DAY - 1))
 def test_local_parts_are_those_of_zoneinfo(zone_day, within):
     zone, day = zone_day
@@ -155,7 +155,7 @@ def test_local_parts_are_those_of_zoneinfo(zone_day, within):
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(zone_days(), st.integers(0, DAY - 1))
 def test_periods_start_with_their_first_slot(zone_day, within):
     zone, day = zone_day

@@ -111,9 +111,7 @@ def test_only_slots_that_start_in_the_range():
 
 def test_no_readings_no_rows():
     empty = readings((0, 0)).iloc[:0]
-    assert by_hour(empty).dtypes.to_dict() == {
-        name: np.dtype(kind) for name, kind in energy.ROW_TYPES.items()
-    }
+    assert by_hour(empty).dtypes.to_dict() == {name: np.dtype(kind) for name, kind in energy.ROW_TYPES.items()}
     assert len(by_hour(empty)) == 0
 
 
@@ -137,6 +135,13 @@ def test_a_slot_that_changes_hands_gives_each_owner_its_part():
     assert rows["samples"].tolist() == [21, 39]
     assert rows["slot_start"].tolist() == [T0, T0]
     assert rows["slot_end"].tolist() == [T0 + HOUR, T0 + HOUR]
+
+
+def test_a_change_on_the_hour_leaves_no_trace_in_the_other_slot():
+    data = every_minute(T0, 120, 600)
+    rows = account(data, owners((0, T0 + HOUR, "UTC"), (T0 + HOUR, OPEN_END, "UTC")), T0, T0 + 2 * HOUR)
+    assert rows[["owner", "slot_start"]].to_numpy().tolist() == [[0, T0], [1, T0 + HOUR]]
+    assert rows["power_gen"].tolist() == pytest.approx([600, 600])
 
 
 def test_what_nobody_owns_is_kept_apart():
@@ -262,9 +267,7 @@ def test_a_backlog_is_spread_by_the_expected_energy():
 )
 def test_where_there_is_no_expectation_time_takes_its_place(expected, shares):
     rows = by_hour(readings((30, 0, 1000), (210, 0, 1600)), expected=lambda slots: expected)
-    assert rows.loc[rows["power_gen"] > 0, "power_gen"].tolist() == pytest.approx(
-        [600 * share for share in shares]
-    )
+    assert rows.loc[rows["power_gen"] > 0, "power_gen"].tolist() == pytest.approx([600 * share for share in shares])
     assert rows["power_gen"].sum() == pytest.approx(600, rel=1e-12)
 
 
@@ -330,7 +333,7 @@ def reference(data: pd.DataFrame, of: pd.DataFrame, start: int, end: int, expect
     def row(element_id: str, instant: int) -> dict:
         owner, slot_start, slot_end, since, until = place(element_id, instant)
         return rows.setdefault(
-            (element_id, owner, slot_start),
+            (element_id, owner, slot_start, since),
             {"owned": until - since, "end": slot_end, "gen": 0.0, "estimated": 0.0, "covered": 0}
             | {"samples": 0, "resets": 0, "max": math.nan},
         )
@@ -378,7 +381,8 @@ def reference(data: pd.DataFrame, of: pd.DataFrame, start: int, end: int, expect
                 here["gen"] += amount
                 here["estimated"] += amount if length > MAX_GAP else 0.0
                 here["covered"] += 0 if length > MAX_GAP else b - a
-    return {key: row for key, row in rows.items() if start <= key[2] < end}
+    in_order = sorted(rows.items(), key=lambda item: (item[0][0], item[0][3]))
+    return {key: row for key, row in in_order if start <= key[2] < end}
 
 
 @st.composite
@@ -412,12 +416,8 @@ def histories(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
             total = total if change is None else total + change if change >= 0 else total * (1 + change)
             meter.append(math.nan if change is None else total)
         values = [sample[1] for sample in samples]
-        frames.append(
-            pd.DataFrame({"element_id": element_id, "time": time, "value": values, "energy": meter})
-        )
-        cuts = sorted(
-            draw(st.sets(st.one_of(st.integers(-4 * HOUR, 9 * HOUR), st.just(-3 * HOUR)), max_size=4))
-        )
+        frames.append(pd.DataFrame({"element_id": element_id, "time": time, "value": values, "energy": meter}))
+        cuts = sorted(draw(st.sets(st.one_of(st.integers(-4 * HOUR, 9 * HOUR), st.just(-3 * HOUR)), max_size=4)))
         for init, end in pairwise([*(around + cut for cut in cuts), OPEN_END]):
             if zone := draw(st.sampled_from([None, *ZONES])):
                 periods.append((init, end, zone, element_id))
@@ -425,9 +425,7 @@ def histories(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def bounds(data: pd.DataFrame) -> tuple[int, int]:
-    return int(data["time"].min()) // HOUR * HOUR - 2 * HOUR, int(
-        data["time"].max()
-    ) // HOUR * HOUR + 2 * HOUR
+    return int(data["time"].min()) // HOUR * HOUR - 2 * HOUR, int(data["time"].max()) // HOUR * HOUR + 2 * HOUR
 
 
 def expectation(slot_start: int) -> float:
@@ -435,7 +433,7 @@ def expectation(slot_start: int) -> float:
     return [math.nan, 0.0, 100.0, 350.0, 20.0][slot_start // MINUTE * 7 % 5]
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(histories(), st.booleans())
 def test_every_row_is_that_of_the_reference(history, with_expectation):
     data, of = history
@@ -443,10 +441,9 @@ def test_every_row_is_that_of_the_reference(history, with_expectation):
     expected = (lambda slots: [expectation(at) for at in slots["slot_start"]]) if with_expectation else None
     rows = account(data, of, start, end, expected=expected)
     wanted = reference(data, of, start, end, expectation if with_expectation else None)
-    assert set(wanted) == set(zip(rows["element_id"], rows["owner"], rows["slot_start"], strict=True))
-    assert len(wanted) == len(rows)
-    for row in rows.itertuples():
-        want = wanted[row.element_id, row.owner, row.slot_start]
+    keys = list(zip(rows["element_id"], rows["owner"], rows["slot_start"], strict=True))
+    assert keys == [key[:3] for key in wanted]
+    for row, want in zip(rows.itertuples(), wanted.values(), strict=True):
         assert row.slot_end == want["end"]
         assert row.power_gen == pytest.approx(want["gen"], rel=1e-9, abs=1e-9)
         assert row.estimated_gen == pytest.approx(want["estimated"], rel=1e-9, abs=1e-9)
@@ -455,7 +452,7 @@ def test_every_row_is_that_of_the_reference(history, with_expectation):
         assert row.power_max == want["max"] or (math.isnan(row.power_max) and math.isnan(want["max"]))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(histories())
 def test_nothing_is_lost_or_invented(history):
     data, of = history
@@ -471,7 +468,7 @@ def test_nothing_is_lost_or_invented(history):
     assert rows["completeness"].between(0, 1 + 1e-12).all()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories(), st.randoms(use_true_random=False))
 def test_order_and_range_change_no_bit(history, random):
     data, of = history
@@ -520,9 +517,7 @@ def test_a_year_of_a_real_shape_against_pandas():
     series = pd.Series(power.clip(min=0), index=time.tz_convert("Europe/Madrid"))
     gaps = ((series + series.shift(-1)) / 2 / 12).loc["2024"]
     daily = gaps.groupby(gaps.index.date).sum()
-    found = rows.groupby(calendar.local_parts("Europe/Madrid", rows["slot_start"])["local_date"])[
-        "power_gen"
-    ].sum()
+    found = rows.groupby(calendar.local_parts("Europe/Madrid", rows["slot_start"])["local_date"])["power_gen"].sum()
     assert found.to_numpy() == pytest.approx(daily.to_numpy(), rel=1e-12)
 
 
@@ -552,9 +547,7 @@ def reports() -> pd.DataFrame:
         report_rows("Australia/Lord_Howe", "2023-02-01T00:00Z", 500, element="P-2", client="C-1", seed=2),
         report_rows("America/Santiago", "2023-03-01T00:00Z", 200, element="P-3", client="C-2", seed=3),
         report_rows("Asia/Kathmandu", "2023-09-17T00:00Z", 300, element="P-3", client="C-3", seed=4),
-        report_rows("UTC", "2023-12-01T00:00Z", 40, element="P-4", client=None, seed=5).assign(
-            time_zone=None
-        ),
+        report_rows("UTC", "2023-12-01T00:00Z", 40, element="P-4", client=None, seed=5).assign(time_zone=None),
     ]
     return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=1)
 
@@ -563,8 +556,7 @@ def test_differences_compare_with_the_reference_slots_of_the_same_client(reports
     columns = report_columns(reports)
     assert columns.index.equals(reports.index)
     energy_of = {
-        (row.element_id, row.client_id, row.slot_start): row.power_gen
-        for row in reports.itertuples(index=False)
+        (row.element_id, row.client_id, row.slot_start): row.power_gen for row in reports.itertuples(index=False)
     }
     compared = 0
     for row, (_, found) in zip(reports.itertuples(index=False), columns.iterrows(), strict=True):
@@ -591,14 +583,15 @@ def test_accumulators_restart_with_the_local_period(reports):
             for zone, rows in ordered.groupby(ordered["time_zone"].fillna("UTC"))
         ]
     )
-    for index, row in ordered.iterrows():
-        day = parts.at[index, "local_date"]
+    ordered, found = ordered.join(parts["local_date"]), columns.loc[ordered.index].itertuples(index=False)
+    for row, added in zip(ordered.itertuples(index=False), found, strict=True):
+        day = row.local_date
         year, month = int(day[:4]), int(day[5:7])
         periods = (day, day[:7], (year, (month - 1) // 3), (year, (month - 1) // 6, "semester"), year)
         for name, period in zip(ACCUMULATORS, periods, strict=True):
-            key = (row["element_id"], row["client_id"], name, period)
-            sums[key] = sums.get(key, 0.0) + row["power_gen"]
-            assert columns.at[index, f"acum_{name}"] == sums[key]
+            key = (row.element_id, row.client_id, name, period)
+            sums[key] = sums.get(key, 0.0) + row.power_gen
+            assert getattr(added, f"acum_{name}") == sums[key]
 
 
 def test_a_history_in_pieces_gives_the_same_bits(reports):

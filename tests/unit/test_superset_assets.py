@@ -120,9 +120,7 @@ def test_axes_carry_a_title_with_the_unit_and_safe_colours(chart):
 def test_dashboards_place_charts_that_exist_once_in_rows_that_fit(dashboard):
     charts = placed(dashboard)
     assert {chart["uuid"] for chart in charts} <= set(CHARTS)
-    assert (
-        len({chart["uuid"] for chart in charts}) == len({chart["chartId"] for chart in charts}) == len(charts)
-    )
+    assert len({chart["uuid"] for chart in charts}) == len({chart["chartId"] for chart in charts}) == len(charts)
     assert all(CHARTS[chart["uuid"]]["slice_name"] == chart["sliceName"] for chart in charts)
     position = dashboard["position"]
     for row in position["GRID_ID"]["children"]:
@@ -139,9 +137,7 @@ def test_filters_reach_only_charts_that_have_their_column(dashboard):
         assert set(excluded) <= set(charts)
         if column := target.get("column", {}).get("name"):
             assert column in columns(DATASETS[target["datasetUuid"]])
-            without = {
-                i for i, chart in charts.items() if column not in columns(DATASETS[chart["dataset_uuid"]])
-            }
+            without = {i for i, chart in charts.items() if column not in columns(DATASETS[chart["dataset_uuid"]])}
             assert set(excluded) == without, native_filter["name"]
 
 
@@ -155,9 +151,7 @@ def test_identities_are_unique():
 
 
 def test_the_brokers_address_comes_from_the_settings():
-    assert (
-        FILES["databases/druid.yaml"]["sqlalchemy_uri"] == "druid://127.0.0.1:20009/druid/v2/sql/?header=true"
-    )
+    assert FILES["databases/druid.yaml"]["sqlalchemy_uri"] == "druid://127.0.0.1:20009/druid/v2/sql/?header=true"
     elsewhere = read_assets(Settings(druid_broker_url="http://druid.example:8082", _env_file=None))
     assert elsewhere["databases/druid.yaml"]["sqlalchemy_uri"].startswith("druid://druid.example:8082/druid/")
 
@@ -180,7 +174,7 @@ def test_the_configured_password_comes_before_the_kept_one(tmp_path):
     (tmp_path / "stack" / "superset").mkdir(parents=True)
     (tmp_path / "stack" / "superset" / "superset-admin-password").write_text("made-at-start\n")
     assert password(settings) == "made-at-start"
-    given = Settings(build_dir=tmp_path, superset_password="given", _env_file=None)
+    given = Settings(build_dir=tmp_path, superset_password="given", _env_file=None)  # noqa: S106
     assert password(given) == "given"
 
 

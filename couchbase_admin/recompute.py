@@ -1,0 +1,42 @@
+"""Mark hours dirty in MongoDB, so that the batch jobs compute them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from couchbase_admin.store import HOUR_MS, MarkDirty
+from selfgen.registry import Unavailable
+
+if TYPE_CHECKING:
+    from selfgen.settings import Settings
+
+_TIMEOUT_S = 2.0
+
+
+def marker(settings: Settings) -> MarkDirty:
+    """Return what a `RegistryStore` marks hours with; it connects when there is something to mark."""
+
+    def mark(topic: str, hours_ms: Sequence[int], reason: str) -> None:
+        from pymongo.errors import PyMongoError
+
+        from selfgen.clients import mongo
+
+        if topic not in mongo.BATCH_TOPICS or not hours_ms:
+            return
+        try:
+            with mongo.connect(settings, _TIMEOUT_S) as client:
+                database = client[settings.mongodb_database]
+                readings = mongo.time_range(topic, hours_ms[0], hours_ms[-1] + HOUR_MS)
+                first = database["topic"].find_one(readings, {"_id": 1}, sort=[("_id", 1)])
+                last = database["topic"].find_one(readings, {"_id": 1}, sort=[("_id", -1)])
+                if first is None or last is None:
+                    return  # nothing was measured, nothing was computed
+                low, high = (int(found["_id"].split("|")[1]) for found in (first, last))  # topic|ms|element
+                # a slot may begin within the hour before its first reading
+                affected = [hour for hour in hours_ms if low - 2 * HOUR_MS < hour <= high]
+                mongo.mark_dirty(database, topic, affected, reason)
+        except PyMongoError as error:
+            raise Unavailable(f"MongoDB does not answer: the hours stay noted. ({type(error).__name__})") from error
+
+    return mark

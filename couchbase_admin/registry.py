@@ -1,0 +1,373 @@
+"""The registry for the pipeline: what is known of elements, valid at each event time; cached.
+
+>>> registry = Registry(get_settings())  # doctest: +SKIP
+>>> registry.lookup("panel", ["P1", "P2"], [1_767_225_600_000, 1_767_225_600_000])  # doctest: +SKIP
+
+A reading thread does all that may wait for Couchbase. A caller waits for it no longer than the timeout, then takes
+what the cache has, marked `stale`. While Couchbase is away nobody waits: the thread tries again by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from prometheus_client import Counter, Gauge
+
+from couchbase_admin.store import settle
+from selfgen.clients.couchbase import Documents, Stored, connect
+from selfgen.columns import ENRICHMENT
+from selfgen.registry import (
+    ELEMENT_TYPES,
+    AnyElement,
+    Client,
+    Kind,
+    Period,
+    Relations,
+    Unavailable,
+    client_key,
+    decoded_relations,
+    element_key,
+    relations_key,
+)
+from selfgen.settings import Settings
+
+LOOKUPS = Counter("selfgen_registry_lookups", "Elements looked up")
+MISSES = Counter("selfgen_registry_misses", "Elements that had to be read from Couchbase")
+STALE = Counter("selfgen_registry_stale", "Elements answered without Couchbase, from what was known before")
+AWAY = Gauge("selfgen_registry_away", "1 while Couchbase does not answer")
+
+#: Columns of an answer, besides `known` and `stale`.
+COLUMNS = (*(column.name for column in ENRICHMENT), "power_cap", "tilt", "azimuth")
+_FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
+_NULLS = tuple(None for _ in COLUMNS)
+_ALWAYS = np.iinfo(np.int64).max
+_RETRY_S = 0.5
+_PART = 500  # elements read before their answers are there for the caller
+
+Answer = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is known of one element: its periods' ends in epoch milliseconds, and the answer for each.
+
+    The last answer is the one for times outside of all periods.
+    """
+
+    read_at: float
+    known: bool
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    answers: tuple[Answer, ...]
+    variable_data: tuple[dict[str, Any], ...]
+
+
+class Registry:
+    """Look-ups for the pipeline.
+
+    Parameters
+    ----------
+    settings
+        Where Couchbase is; how long, and for how many elements, an answer is kept.
+    clock
+        Monotonic seconds.
+
+    Notes
+    -----
+    Connects at the first look-up, so that it may be made anywhere and sent to a worker (pickled).
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._entries: dict[Kind, dict[str, _Entry]] = {"panel": {}, "light": {}, "wind": {}}
+        self._clients: dict[str, tuple[float, Client | None]] = {}
+        self._documents: Documents | None = None
+        self._reader: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._away = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Registry, (self._settings,)
+
+    def lookup(self, kind: Kind, element_ids: Sequence[str], event_times_ms: ArrayLike) -> pd.DataFrame:
+        """Return what is known of elements at event times.
+
+        Parameters
+        ----------
+        kind
+            What the elements are.
+        element_ids
+            Ids, one for each row of the answer; repeated as needed.
+        event_times_ms
+            Event times, epoch milliseconds, of the same length.
+
+        Returns
+        -------
+        DataFrame
+            The columns of `COLUMNS`, null where there is nothing to say: the client's where nobody has the element
+            then. `known`: the element is in the registry. `stale`: Couchbase did not answer in time, and this is
+            what was known before (nothing, where `known` is False as well).
+        """
+        times = np.asarray(event_times_ms, dtype=np.int64)
+        codes, unique = pd.factorize(np.asarray(element_ids, dtype=object))
+        ids: list[str] = unique.tolist()
+        if len(codes) != len(times):
+            raise ValueError(f"{len(codes)} element ids, but {len(times)} event times")
+        entries, stale = self._current(kind, ids)
+        rows = _rows_valid_at(entries, codes, times)
+        answers = list(chain.from_iterable(entry.answers for entry in entries))
+        columns = zip(*answers, strict=True) if answers else [() for _ in COLUMNS]
+        data: dict[str, NDArray[Any]] = {}
+        for name, values in zip(COLUMNS, columns, strict=True):
+            data[name] = np.array(values, dtype=np.float64 if name in _FLOATS else object)[rows]
+        data["known"] = np.fromiter((entry.known for entry in entries), dtype=bool, count=len(ids))[codes]
+        data["stale"] = stale[codes]
+        LOOKUPS.inc(len(times))
+        return pd.DataFrame(data, copy=False)
+
+    def history(self, kind: Kind, element_ids: Iterable[str]) -> pd.DataFrame:
+        """Return every period of elements, with what is known in each.
+
+        Returns
+        -------
+        DataFrame
+            One row for each element and period, in order of time: element_id, `init` and `end` (UTC, NaT where
+            open), the columns of `COLUMNS`, and `variable_data` (the element's, then the relation's over it). An
+            element that nobody ever had gives no row.
+
+        Raises
+        ------
+        Unavailable
+            Where Couchbase does not answer in time and an element is not in the cache: a batch job must not
+            take that for an unknown element.
+        """
+        ids = list(dict.fromkeys(element_ids))
+        entries, stale = self._current(kind, ids, patient=True)
+        for element_id, entry, is_stale in zip(ids, entries, stale, strict=True):
+            if is_stale and entry.read_at < 0:
+                raise Unavailable(f"Couchbase did not answer in time for {kind} {element_id}.")
+        rows = [
+            (element_id, start, end, *answer, variable_data)
+            for element_id, entry in zip(ids, entries, strict=True)
+            for start, end, answer, variable_data in zip(
+                entry.starts, entry.ends, entry.answers[:-1], entry.variable_data, strict=True
+            )
+        ]
+        frame = pd.DataFrame(rows, columns=["element_id", "init", "end", *COLUMNS, "variable_data"])
+        open_ended = frame["end"] == _ALWAYS
+        for name in ("init", "end"):
+            instants = frame[name].to_numpy(dtype=np.int64).view("datetime64[ms]")
+            frame[name] = pd.Series(instants, index=frame.index).dt.tz_localize("UTC")
+        frame.loc[open_ended, "end"] = pd.NaT
+        return frame.astype({name: np.float64 for name in _FLOATS})
+
+    def close(self) -> None:
+        """Stop the reading thread."""
+        if self._reader is not None:
+            self._reader.shutdown(wait=False, cancel_futures=True)
+            self._reader = None
+
+    # the cache
+
+    def _current(
+        self, kind: Kind, ids: Sequence[str], *, patient: bool = False
+    ) -> tuple[list[_Entry], NDArray[np.bool_]]:
+        """Return an entry for each id, read again where it is too old, and whether that could not be done.
+
+        The timeout is for all of them; `patient`: for each part, so that any number is read while there is progress.
+        """
+        cache = self._entries[kind]
+        entries = [cache.get(one, _NEVER) for one in ids]
+        oldest_known = self._clock() - self._settings.registry_ttl_s
+        oldest_unknown = self._clock() - self._settings.registry_unknown_ttl_s
+        old = [
+            position
+            for position, entry in enumerate(entries)
+            if entry.read_at < (oldest_known if entry.known else oldest_unknown)
+        ]
+        stale = np.zeros(len(entries), dtype=bool)
+        if old:
+            MISSES.inc(len(old))
+            started = self._clock()
+            deadline = time.monotonic() + self._settings.couchbase_timeout_s
+            for part in _parts([ids[position] for position in old]):
+                patience = self._settings.couchbase_timeout_s if patient else deadline - time.monotonic()
+                self._wait_for(kind, part, max(patience, 0.0))
+            for position in old:
+                entry = entries[position] = cache.get(ids[position], entries[position])
+                stale[position] = entry.read_at < started
+            STALE.inc(int(stale.sum()))
+            self._bound(cache)
+        return entries, stale
+
+    def _wait_for(self, kind: Kind, ids: Sequence[str], patience_s: float) -> None:
+        with self._lock:
+            if self._reader is None:
+                self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry")
+            if self._away:
+                return
+            reading: Future[None] = self._reader.submit(self._read, kind, ids)
+        try:
+            reading.result(patience_s)
+        except (FutureTimeout, Unavailable):
+            with self._lock:
+                if not self._away:
+                    self._away = True
+                    AWAY.set(1)
+                    self._reader.submit(self._come_back)
+
+    def _come_back(self) -> None:
+        while self._reader is not None:
+            try:
+                self._connected().get("ping")
+            except Unavailable:
+                time.sleep(_RETRY_S)
+            else:
+                break
+        AWAY.set(0)
+        self._away = False
+
+    def _connected(self) -> Documents:
+        if self._documents is None:
+            self._documents = Documents(connect(self._settings))
+        return self._documents
+
+    def _bound(self, cache: dict[str, _Entry]) -> None:
+        # dictionaries keep the order of insertion, and what is read again is inserted anew: the first is the oldest
+        surplus = len(cache) - self._settings.registry_cache_elements
+        for one in list(cache)[: max(surplus, 0)]:
+            cache.pop(one, None)
+
+    # reading
+
+    def _read(self, kind: Kind, ids: Sequence[str]) -> None:
+        documents = self._connected()
+        read_at = self._clock()
+        found = documents.get_many(
+            chain.from_iterable((element_key(kind, one), relations_key(kind, one)) for one in ids)
+        )
+        written = {
+            one: decoded_relations(kind, found[relations_key(kind, one)].content)
+            for one in ids
+            if relations_key(kind, one) in found
+        }
+        relations = settle(documents, kind, written)
+        clients = self._clients_of(documents, relations.values())
+        cache = self._entries[kind]
+        for one in ids:
+            cache.pop(one, None)
+            cache[one] = _entry(read_at, kind, found.get(element_key(kind, one)), relations.get(one), clients)
+
+    def _clients_of(self, documents: Documents, relations: Iterable[Relations]) -> dict[str, Client]:
+        """Return the clients of relations; one that was read lately serves several elements.
+
+        "Lately" is a third of the time to live, so that together they stay well below a minute.
+        """
+        wanted = {period.client_id for each in relations for period in each.periods}
+        oldest = self._clock() - self._settings.registry_ttl_s / 3
+        self._clients = {one: held for one, held in self._clients.items() if held[0] >= oldest}
+        missing = wanted - self._clients.keys()
+        read_at = self._clock()
+        found = documents.get_many(client_key(one) for one in missing)
+        for one in missing:
+            stored = found.get(client_key(one))
+            client = None if stored is None else _CLIENT.decode(stored.content)
+            self._clients[one] = (read_at, client)
+        held = {one: self._clients[one][1] for one in wanted}
+        return {one: client for one, client in held.items() if client is not None}
+
+
+_NEVER = _Entry(-1.0, False, (), (), (_NULLS,), ())
+_CLIENT = msgspec.json.Decoder(Client)
+_ELEMENT = {kind: msgspec.json.Decoder(element_type) for kind, element_type in ELEMENT_TYPES.items()}
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _PART):
+        yield ids[start : start + _PART]
+
+
+def _rows_valid_at(entries: Sequence[_Entry], codes: NDArray[np.intp], times: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return, for each code and time, the row of the valid answer in the entries' answers laid end to end."""
+    counts = np.fromiter((len(entry.starts) for entry in entries), dtype=np.intp, count=len(entries))
+    # each entry has one answer more than periods: the one outside of them all
+    first = np.concatenate([[0], np.cumsum(counts + 1)[:-1]]) if len(entries) else np.zeros(0, dtype=np.intp)
+    outside = first + counts
+    starts = np.fromiter(
+        chain.from_iterable((*entry.starts, _ALWAYS) for entry in entries),
+        dtype=np.int64,
+        count=int((counts + 1).sum()),
+    )
+    ends = np.fromiter(
+        chain.from_iterable((*entry.ends, _ALWAYS) for entry in entries), dtype=np.int64, count=len(starts)
+    )
+    rows = first[codes]
+    last = outside[codes]
+    # step to the next period while it has begun: most elements have one, few have many
+    while True:
+        following = np.minimum(rows + 1, last)
+        begun = (following < last) & (starts[following] <= times)
+        if not begun.any():
+            break
+        rows = np.where(begun, following, rows)
+    valid = (rows < last) & (starts[rows] <= times) & (times < ends[rows])
+    return np.where(valid, rows, last)
+
+
+def _entry(
+    read_at: float,
+    kind: Kind,
+    element: Stored | None,
+    relations: Relations | None,
+    clients: dict[str, Client],
+) -> _Entry:
+    if element is None:
+        return _Entry(read_at, False, (), (), (_NULLS,), ())
+    value = _ELEMENT[kind].decode(element.content)
+    periods = [] if relations is None else relations.periods
+    return _Entry(
+        read_at,
+        True,
+        tuple(_epoch_ms(period.init_date) for period in periods),
+        tuple(_ALWAYS if period.end_date is None else _epoch_ms(period.end_date) for period in periods),
+        (*(_answer(value, period, clients.get(period.client_id)) for period in periods), _answer(value, None, None)),
+        tuple({**value.variable_data, **period.variable_data} for period in periods),
+    )
+
+
+def _answer(element: AnyElement, period: Period | None, client: Client | None) -> Answer:
+    site = {name: getattr(client, name, None) for name in ("address", "postal_code", "latitude", "longitude")}
+    if period is not None:
+        own = {name: getattr(period, name) for name in site}
+        site = {name: site[name] if value is None else value for name, value in own.items()}
+    values = {
+        "client_id": None if period is None else period.client_id,
+        **{name: getattr(client, name, None) for name in ("name", "apell_1", "apell_2", "client_type", "time_zone")},
+        **site,
+        "model": element.model,
+        "manufacture_date": _iso(element.manufacture_date),
+        "install_date": _iso(element.install_date),
+        **{name: getattr(element, name, None) for name in ("power_cap", "tilt", "azimuth")},
+    }
+    return tuple(values[name] for name in COLUMNS)
+
+
+def _iso(value: date | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def _epoch_ms(value: datetime) -> int:
+    return round(value.timestamp() * 1000)

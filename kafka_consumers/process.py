@@ -1,0 +1,59 @@
+"""A landing process: its registry, its signals, its log."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+
+import structlog
+
+from couchbase_admin.registry import Registry
+from kafka_consumers.documents import IntArray
+from kafka_consumers.landing import Landing, Lookup, Owners
+from selfgen.settings import get_settings
+
+
+def main(topic: str) -> None:
+    """Land a topic until SIGTERM or Ctrl-C."""
+    log_in_lines()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = get_settings()
+    with closing(Registry(settings)) as registry:
+        Landing(topic, settings, lookup_in(registry, topic)).run(stop)
+
+
+def lookup_in(registry: Registry, topic: str) -> Lookup:
+    """Return the look-up of a topic's elements in a registry's cache."""
+
+    def lookup(element_ids: Sequence[str], event_times_ms: IntArray) -> Owners:
+        found = registry.lookup(topic, element_ids, event_times_ms)  # type: ignore[arg-type]
+        return Owners(
+            found["client_id"].tolist(),
+            found["postal_code"].tolist(),
+            ~found["known"].to_numpy(bool) & ~found["stale"].to_numpy(bool),
+        )
+
+    return lookup
+
+
+def log_in_lines() -> None:
+    """Log for people on a terminal, else one JSON object a line."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s %(message)s")
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

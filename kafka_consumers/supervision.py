@@ -1,0 +1,59 @@
+"""Several landing processes as one command."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from selfgen.settings import get_settings
+
+#: A landing process finishes its batch within 10 s.
+_PATIENCE_S = 15.0
+
+
+def supervise(names: Sequence[str]) -> int:
+    """Run landing processes until SIGTERM or Ctrl-C, then stop them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Modules of `kafka_consumers`, one for each process.
+
+    Returns
+    -------
+    int
+        0, or the exit code of a process that ended by itself; the others are stopped then too.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    environment = get_settings().environment()
+    # a session of their own: Ctrl-C reaches them once, through this process
+    running = [
+        subprocess.Popen([sys.executable, "-m", f"kafka_consumers.{name}"], env=environment, start_new_session=True)
+        for name in names
+    ]
+    try:
+        while not stop.wait(0.2):
+            ended = [process.returncode for process in running if process.poll() is not None]
+            if ended:
+                return ended[0] or 1
+        return 0
+    finally:
+        _stop(running)
+
+
+def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + _PATIENCE_S
+    for process in running:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

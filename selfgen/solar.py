@@ -1,0 +1,300 @@
+"""Sun and panels: daylight, what a panel would produce from what a light sensor measured, where to point it.
+
+Pure functions of arrays, on pvlib. Azimuth is degrees clockwise from north (180 = south), tilt degrees from
+horizontal, times epoch milliseconds.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pvlib
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+HOUR_MS = 3_600_000
+
+#: PVWatts: power lost for each °C of cell temperature over 25 °C (crystalline silicon).
+TEMPERATURE_COEFFICIENT = -0.004
+#: PVWatts: wiring, soiling, mismatch and so on.
+SYSTEM_LOSSES = 0.14
+#: Share of the light that the ground gives back: grass, soil.
+ALBEDO = 0.2
+#: Wind on the module, m/s.
+WIND_SPEED = 1.0
+#: Sun below which no beam is inferred from what a horizontal sensor sees, degrees of zenith.
+LOWEST_SUN = 87.0
+#: Parts of a slot in which the sun's height is followed.
+STEPS = 6
+
+#: Difference of terrestrial and universal time, s (2000–2050; a second is 0.004° of the sun's way).
+_DELTA_T = 70.0
+_PRESSURE_HPA, _AIR_C, _REFRACTION = 1013.25, 12.0, 0.5667
+
+
+class Sun(NamedTuple):
+    """Where the sun is, degrees: `zenith` without refraction, `azimuth`."""
+
+    zenith: Float64
+    azimuth: Float64
+
+
+class Orientation(NamedTuple):
+    """A panel's tilt and azimuth, degrees, and what it gains over one that lies flat (0.1 = a tenth more)."""
+
+    tilt: float
+    azimuth: float
+    gain_vs_horizontal: float
+
+
+def sun(latitude: npt.ArrayLike, longitude: npt.ArrayLike, times_ms: npt.ArrayLike) -> Sun:
+    """Return the sun's position; the arrays are matched element by element, each (place, time) computed once.
+
+    NREL's SPA (Reda and Andreas 2004), as in `pvlib.spa`.
+    """
+    places = np.broadcast_arrays(
+        np.asarray(latitude, np.float64), np.asarray(longitude, np.float64), np.asarray(times_ms, np.float64)
+    )
+    shape = places[0].shape
+    table = pd.DataFrame({name: place.ravel() for name, place in zip("yxt", places, strict=True)})
+    row = table.groupby(["y", "x", "t"], sort=False, dropna=False).ngroup().to_numpy()
+    once = table[~table.duplicated()].to_numpy()
+    _, zenith, _, _, azimuth, _ = pvlib.spa.solar_position_numpy(
+        once[:, 2] / 1000, once[:, 0], once[:, 1], 0.0, _PRESSURE_HPA, _AIR_C, _DELTA_T, _REFRACTION, 1
+    )
+    return Sun(zenith[row].reshape(shape), azimuth[row].reshape(shape))
+
+
+def daylight(
+    latitude: npt.ArrayLike, longitude: npt.ArrayLike, slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike
+) -> Bool:
+    """Tell for each slot whether the sun is up at its middle; not so where the place is unknown (NaN)."""
+    middle = (np.asarray(slot_starts_ms, np.float64) + np.asarray(slot_ends_ms, np.float64)) / 2
+    up: Bool = sun(latitude, longitude, middle).zenith < 90
+    return up
+
+
+# -- what a panel would produce ------------------------------------------------------------------------
+
+
+def plane_irradiance(
+    slot_starts_ms: npt.ArrayLike,
+    slot_ends_ms: npt.ArrayLike,
+    ghi: npt.ArrayLike,
+    latitude: npt.ArrayLike,
+    longitude: npt.ArrayLike,
+    tilt: npt.ArrayLike,
+    azimuth: npt.ArrayLike,
+) -> Float64:
+    """Return the mean irradiance on a plane from the mean global horizontal irradiance, slot by slot.
+
+    Within a slot the global irradiance is taken to follow the sine of the sun's height. It is split into beam and
+    diffuse by DISC (Maxwell 1987), and put on the plane by Hay and Davies' sky (1980) and a grey ground. DISC was
+    chosen by measurement: over the typical years that come with pvlib, at tilts of 30° to 90°, it is within 0.6 % of
+    the year's energy from measured beam and diffuse light facing south (Miami, east and vertical: 2 %), where
+    erbs_driesse is up to 6 % short.
+
+    Parameters
+    ----------
+    ghi : array_like
+        Mean over the slot, W/m²; below zero and NaN count as zero.
+    latitude, longitude, tilt, azimuth : array_like
+        Degrees; scalars or one for each slot.
+
+    Returns
+    -------
+    ndarray
+        W/m², never negative.
+    """
+    starts, ends, mean, *place = (
+        column[:, np.newaxis]
+        for column in np.broadcast_arrays(
+            *(
+                np.atleast_1d(np.asarray(values, np.float64))
+                for values in (slot_starts_ms, slot_ends_ms, ghi, latitude, longitude, tilt, azimuth)
+            )
+        )
+    )
+    times = starts + (ends - starts) * (np.arange(STEPS) + 0.5) / STEPS
+    zenith, sun_azimuth = sun(place[0], place[1], times)
+    height = np.clip(np.cos(np.radians(zenith)), 0.0, None)
+    mean_height = height.mean(axis=1, keepdims=True)
+    mean = np.clip(np.nan_to_num(mean), 0.0, None)
+    # with the sun down all through the slot, what light there is comes from all of the sky
+    course = np.divide(height, mean_height, out=np.ones_like(height), where=mean_height > 0)
+    horizontal = mean * course
+
+    day = pd.DatetimeIndex(times.ravel().astype("datetime64[ms]")).dayofyear.to_numpy().reshape(times.shape)
+    beam = np.nan_to_num(pvlib.irradiance.disc(horizontal, zenith, day, max_zenith=LOWEST_SUN)["dni"])
+    beam = np.minimum(beam, np.divide(horizontal, height, out=np.zeros_like(height), where=height > 0))
+    plane = pvlib.irradiance.get_total_irradiance(
+        place[2],
+        place[3],
+        zenith,
+        sun_azimuth,
+        beam,
+        horizontal,
+        horizontal - beam * height,
+        dni_extra=pvlib.irradiance.get_extra_radiation(day),
+        model="haydavies",
+        albedo=ALBEDO,
+    )["poa_global"]
+    result: Float64 = np.clip(np.nan_to_num(plane), 0.0, None).mean(axis=1)
+    return result
+
+
+def producible(
+    slot_starts_ms: npt.ArrayLike,
+    slot_ends_ms: npt.ArrayLike,
+    irradiation: npt.ArrayLike,
+    latitude: npt.ArrayLike,
+    longitude: npt.ArrayLike,
+    tilt: npt.ArrayLike,
+    azimuth: npt.ArrayLike,
+    power_cap: npt.ArrayLike,
+    *,
+    completeness: npt.ArrayLike = 1.0,
+    temperature: npt.ArrayLike | None = None,
+) -> Float64:
+    """Return the AC energy a panel would have made of the measured global horizontal irradiation, slot by slot.
+
+    `plane_irradiance`, then Faiman's module temperature (2008) and PVWatts' module, losses and inverter (Dobos 2014).
+
+    Parameters
+    ----------
+    irradiation : array_like
+        Global horizontal, Wh/m² in the slot.
+    power_cap : array_like
+        Rating, W peak.
+    completeness : array_like
+        Covered share of the slot: the irradiation is taken to be that of this share, and so is the energy.
+    temperature : array_like, optional
+        Of the air, °C; where there is none, or NaN, what is usual at the latitude.
+
+    Returns
+    -------
+    ndarray
+        Wh, never negative.
+    """
+    hours = (np.asarray(slot_ends_ms, np.float64) - np.asarray(slot_starts_ms, np.float64)) / HOUR_MS
+    covered = hours * np.asarray(completeness, np.float64)
+    energy = np.asarray(irradiation, np.float64)
+    ghi = np.divide(energy, covered, out=np.zeros(np.broadcast(energy, covered).shape), where=covered > 0)
+    plane = plane_irradiance(slot_starts_ms, slot_ends_ms, ghi, latitude, longitude, tilt, azimuth)
+    usual = usual_temperature(latitude)
+    measured = np.asarray(np.nan if temperature is None else temperature, np.float64)
+    air = np.where(np.isnan(measured), usual, measured)
+    return np.nan_to_num(ac_power(plane, air, np.asarray(power_cap, np.float64)) * covered)
+
+
+def usual_temperature(latitude: npt.ArrayLike) -> Float64:
+    """Return the air temperature at daylight that is usual at a latitude, °C.
+
+    The zonal annual mean of North (1975), 14.9 − 28 P₂(sin latitude), and 5 °C for the day.
+    """
+    legendre = (3 * np.sin(np.radians(np.asarray(latitude, np.float64))) ** 2 - 1) / 2
+    return np.asarray(19.9 - 28 * legendre, np.float64)
+
+
+def ac_power(plane: Float64, air_temperature: Float64, power_cap: Float64) -> Float64:
+    """Return the AC power in W of panels of `power_cap` W peak under `plane` W/m², PVWatts with its losses."""
+    module = pvlib.temperature.faiman(plane, air_temperature, WIND_SPEED)
+    dc = pvlib.pvsystem.pvwatts_dc(plane, module, power_cap, TEMPERATURE_COEFFICIENT)
+    power: Float64 = pvlib.inverter.pvwatts(dc * (1 - SYSTEM_LOSSES), power_cap)
+    return np.clip(np.nan_to_num(power), 0.0, None)
+
+
+# -- where to point it -----------------------------------------------------------------------------------
+
+TILTS = np.arange(0.0, 91.0, 1.0)
+AZIMUTHS = np.arange(0.0, 360.0, 5.0)
+#: Days of the year that stand for all: every third.
+_DAYS = np.arange(0, 365, 3)
+#: Share of a year's energy that is no reason to turn away from the equator (near the poles all ways are alike).
+_INDIFFERENT = 2e-4
+
+
+def best_orientation(latitude: float, longitude: float) -> Orientation:
+    """Return the tilt and azimuth that catch most light in a year, from clear sky alone.
+
+    A first estimate that needs no measurement: clouds make the best tilt flatter, and mornings foggier than
+    afternoons turn it west; neither is in it. Clear sky after Ineichen and Perez (2002) with the climate's turbidity,
+    the plane after Hay and Davies.
+
+    Parameters
+    ----------
+    latitude, longitude : float
+        Degrees; counted to a tenth.
+
+    Returns
+    -------
+    Orientation
+        To 1° of tilt and 5° of azimuth. Where azimuth makes no difference it faces the equator.
+    """
+    return _best_orientation(round(float(latitude), 1), round(float(longitude), 1))
+
+
+@lru_cache(maxsize=4096)
+def _best_orientation(latitude: float, longitude: float) -> Orientation:
+    irradiation = _clear_sky_surface(latitude, longitude)
+    equator = 180.0 if latitude >= 0 else 0.0
+    turned = np.abs((AZIMUTHS - equator + 180) % 360 - 180)
+    tilt, azimuth = np.nonzero(irradiation >= irradiation.max() * (1 - _INDIFFERENT))
+    best = np.lexsort((-irradiation[tilt, azimuth], turned[azimuth]))[0]
+    chosen = tilt[best], azimuth[best]
+    gain = irradiation[chosen] / irradiation[0, 0] - 1
+    return Orientation(float(TILTS[chosen[0]]), float(AZIMUTHS[chosen[1]]), float(gain))
+
+
+def _clear_sky_surface(latitude: float, longitude: float) -> Float64:
+    """Return the irradiation of a clear year on planes of `TILTS` × `AZIMUTHS`, in a unit of its own."""
+    hours = pd.date_range("2001-01-01T00:30", periods=8760, freq="h", tz="UTC")
+    hours = hours[np.isin(hours.dayofyear - 1, _DAYS)]
+    zenith, azimuth = sun(latitude, longitude, hours.as_unit("ms").asi8)
+    up = zenith < 90
+    hours, zenith, azimuth = hours[up], zenith[up], azimuth[up]
+    pressure = pvlib.atmosphere.alt2pres(altitude := pvlib.location.lookup_altitude(latitude, longitude))
+    sky = pvlib.clearsky.ineichen(
+        zenith,
+        pvlib.atmosphere.get_absolute_airmass(pvlib.atmosphere.get_relative_airmass(zenith), pressure),
+        pvlib.clearsky.lookup_linke_turbidity(hours, latitude, longitude).to_numpy(),
+        altitude,
+        extra := pvlib.irradiance.get_extra_radiation(hours.dayofyear.to_numpy()),
+    )
+    return surface(zenith, azimuth, sky["dni"], sky["ghi"], sky["dhi"], extra)
+
+
+def surface(zenith: Float64, azimuth: Float64, dni: Float64, ghi: Float64, dhi: Float64, dni_extra: Float64) -> Float64:
+    """Return the irradiation on planes of every tilt and azimuth, summed over the times given.
+
+    It adds up: the surface of two sets of times is the sum of theirs. Hay and Davies' sky, as in
+    `pvlib.irradiance.haydavies`, with all that does not depend on the plane summed first.
+
+    Parameters
+    ----------
+    zenith, azimuth, dni, ghi, dhi, dni_extra : ndarray
+        Shape (times,), degrees and W/m².
+
+    Returns
+    -------
+    ndarray
+        Shape (`TILTS`, `AZIMUTHS`), W/m² summed over the times.
+    """
+    z, a = np.radians(zenith), np.radians(azimuth)
+    circumsolar = dni / dni_extra
+    directed = dni + dhi * circumsolar / np.maximum(np.cos(z), 0.01745)
+    east, north, high = np.sin(z) * np.sin(a), np.sin(z) * np.cos(a), np.cos(z)
+    isotropic, ground = np.sum(dhi * (1 - circumsolar)), np.sum(ghi) * ALBEDO
+    turn = np.radians(AZIMUTHS)
+    towards = np.outer(east, np.sin(turn)) + np.outer(north, np.cos(turn))
+    planes = np.empty((len(TILTS), len(AZIMUTHS)))
+    for row, tilt in enumerate(np.radians(TILTS)):
+        beam = directed @ np.clip(towards * np.sin(tilt) + high[:, np.newaxis] * np.cos(tilt), 0.0, None)
+        planes[row] = beam + isotropic * (1 + np.cos(tilt)) / 2 + ground * (1 - np.cos(tilt)) / 2
+    return planes

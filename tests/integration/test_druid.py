@@ -1,0 +1,240 @@
+"""Druid on real servers: supervisors, the replacing of hours, queries that tell the truth."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfgen.clients import druid, kafka
+from selfgen.settings import Settings
+from tests.integration.conftest import Stack
+
+pytestmark = pytest.mark.integration
+
+HOUR = timedelta(hours=1)
+START = datetime(2026, 3, 29, 10, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def settings(stack: Stack) -> Settings:
+    stack.up("kafka", "druid")
+    kafka.ensure_topics(stack.settings)
+    return stack.settings
+
+
+def milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def reports(start: datetime, count: int, hours: int = 1, **columns: Any) -> list[dict[str, Any]]:
+    first = milliseconds(start)
+    return [
+        {"timestamp": first + i % hours * 3_600_000, "panel_id": f"P{i}", "power_gen": 0.1 * i, "samples": i} | columns
+        for i in range(count)
+    ]
+
+
+def energy_by_hour(settings: Settings, start: datetime, hours: int) -> dict[str, tuple[int, float]]:
+    rows = druid.query(
+        settings,
+        "SELECT FLOOR(__time TO HOUR) AS slot, COUNT(*) AS n, SUM(power_gen) AS energy FROM panel_report"
+        " WHERE __time >= %(start)s AND __time < %(end)s GROUP BY 1",
+        {"start": start, "end": start + HOUR * hours},
+    )
+    return {row["slot"][11:13]: (row["n"], row["energy"]) for row in rows}
+
+
+def wait_for(probe: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not probe():
+        assert time.monotonic() < deadline, "not in time"
+        threading.Event().wait(0.1)
+
+
+def test_supervisors_are_applied_once(settings: Settings) -> None:
+    first = druid.apply_supervisors(settings)
+    assert set(first) == {"wind_report", "wind_alarm", "topic_performance"}
+    assert set(druid.apply_supervisors(settings).values()) == {"unchanged"}
+    assert not any(druid.diff_supervisors(settings).values())
+    moved = settings.model_copy(update={"kafka_bootstrap": f"localhost:{settings.port('kafka')}"})
+    [line] = druid.diff_supervisors(moved)["wind_report"]
+    assert line.startswith("spec.ioConfig.consumerProperties.bootstrap.servers: ")
+    assert set(druid.apply_supervisors(moved).values()) == {"changed"}
+    assert set(druid.apply_supervisors(settings).values()) == {"changed"}
+
+
+def test_a_stream_is_taken_in_once_and_the_unreadable_is_counted(settings: Settings) -> None:
+    druid.apply_supervisors(settings)
+    now = milliseconds(datetime.now(UTC))
+    producer = kafka.producer(settings, **{"transactional.id": "test_druid"})
+    producer.init_transactions(30)
+
+    def send(messages: list[bytes], commit: bool = True) -> None:
+        producer.begin_transaction()
+        for message in messages:
+            producer.produce("wind_report", message)
+        producer.flush(30)
+        (producer.commit_transaction if commit else producer.abort_transaction)(30)
+
+    windows = [
+        json.dumps({"timestamp": now - i, "wind_id": f"W{i % 7}", "wind_speed": i / 10}).encode() for i in range(1000)
+    ]
+    send([*windows, b"{broken", b'{"wind_id":"W1"}'])
+    send(windows, commit=False)
+
+    def landed() -> dict[str, Any]:
+        if not druid.exists(settings, "wind_report"):
+            return {"n": 0}
+        sql = "SELECT COUNT(*) AS n, SUM(wind_speed) AS speed, COUNT(DISTINCT wind_id) AS sensors FROM wind_report"
+        return druid.query(settings, sql)[0]
+
+    wait_for(lambda: landed()["n"] >= 1000)
+    wait_for(lambda: druid.supervisor_status(settings)["wind_report"].get("unparseable") == 2)
+    assert landed() == {"n": 1000, "speed": pytest.approx(49_950.0), "sensors": 7}
+    status = druid.supervisor_status(settings)["wind_report"]
+    assert (status["healthy"], status["processed"], status["thrown_away"]) == (True, 1000, 0)
+
+
+def test_hours_are_replaced_and_no_others(settings: Settings, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json.gz", reports(START, 1000, hours=2))
+    for _ in range(2):
+        done = druid.replace(settings, "panel_report", [file], START, START + 2 * HOUR, rows=1000)
+        assert done.rows == 1000
+        found = energy_by_hour(settings, START, 2)
+        assert found == {"10": (500, pytest.approx(24_950.0)), "11": (500, pytest.approx(25_000.0))}
+    smaller = write(tmp_path / "b.json.gz", reports(START, 3))
+    druid.replace(settings, "panel_report", [smaller], START, START + HOUR)
+    assert energy_by_hour(settings, START, 2) == {"10": (3, pytest.approx(0.3)), "11": (500, pytest.approx(25_000.0))}
+    empty = write(tmp_path / "c.json.gz", [])
+    assert druid.replace(settings, "panel_report", [empty], START, START + HOUR).rows == 0
+    assert set(energy_by_hour(settings, START, 2)) == {"11"}
+    assert druid.replace(settings, "panel_report", [], START + HOUR, START + 2 * HOUR).rows == 0
+    assert energy_by_hour(settings, START, 2) == {}
+    druid.replace(settings, "panel_report", [file], START, START + 2 * HOUR)
+    assert sum(n for n, _ in energy_by_hour(settings, START, 2).values()) == 1000
+
+
+def test_values_come_back_as_they_went(settings: Settings, tmp_path: Path) -> None:
+    start = START + 24 * HOUR
+    values = {"power_gen": 0.1 + 0.2, "acum_year": 1e15 / 3, "latitude": -33.868812345678901, "samples": 2**53 + 1}
+    texts = {"name": "Ñandú O'Hara", "address": "C:\\", "model": '"{', "postal_code": "08001"}
+    row = {"timestamp": milliseconds(start), "panel_id": "*", **values, **texts}
+    file = write(tmp_path / "a.json.gz", [row, {"timestamp": milliseconds(start), "panel_id": "other"}])
+    druid.replace(settings, "panel_report", [file], start, start + HOUR)
+    where = "FROM panel_report WHERE __time = %(start)s"
+    [found] = druid.query(
+        settings,
+        f"SELECT * {where} AND panel_id = '*' AND name = %(name)s",
+        {"start": start, "name": texts["name"]},
+    )
+    assert {name: found[name] for name in [*values, *texts]} == values | texts
+    assert found["__time"] == "2026-03-30T10:00:00.000Z"
+    assert found["diff_last_year"] is None
+    both = druid.query(
+        settings,
+        f"SELECT panel_id, address {where} AND panel_id IN (%(ids)s)",
+        {"start": start, "ids": ["*", "other", "third"]},
+    )
+    assert sorted((one["panel_id"], one["address"]) for one in both) == [("*", "C:\\"), ("other", None)]
+
+
+def test_what_cannot_be_taken_in_leaves_the_hours_as_they_were(settings: Settings, tmp_path: Path) -> None:
+    start = START + 48 * HOUR
+    good = write(tmp_path / "good.json.gz", reports(start, 5))
+    druid.replace(settings, "panel_report", [good], start, start + HOUR)
+    broken = write(
+        tmp_path / "broken.json.gz", [*reports(start, 2), {"timestamp": milliseconds(start), "samples": "x"}]
+    )
+    with pytest.raises(druid.TaskFailed, match=r"Could not convert value \[x\] to long"):
+        druid.replace(settings, "panel_report", [broken], start, start + HOUR)
+    with pytest.raises(FileNotFoundError, match=r"away\.json"):
+        druid.replace(settings, "panel_report", [tmp_path / "away.json"], start, start + HOUR)
+    with pytest.raises(ValueError, match="not loaded in batches"):
+        druid.replace(settings, "wind_report", [good], start, start + HOUR)
+    assert energy_by_hour(settings, start, 1) == {"10": (5, pytest.approx(1.0))}
+    outside = write(tmp_path / "outside.json.gz", reports(start, 2, hours=2))
+    with pytest.raises(druid.DruidError, match="left out 1 rows outside"):
+        druid.replace(settings, "panel_report", [outside], start, start + HOUR)
+    with pytest.raises(druid.DruidError, match="wrote 5 rows of 6"):
+        druid.replace(settings, "panel_report", [good], start, start + HOUR, rows=6)
+
+
+def test_a_table_without_rows_is_known_as_such(settings: Settings) -> None:
+    assert not druid.exists(settings, "sensor_alarm")
+    with pytest.raises(druid.UnknownDatasource, match="sensor_alarm"):
+        druid.query(settings, "SELECT * FROM sensor_alarm")
+    with pytest.raises(druid.DruidError, match="Incorrect syntax") as error:
+        druid.query(settings, "SELECT FROM WHERE")
+    assert not isinstance(error.value, druid.UnknownDatasource)
+    assert druid.query(settings, "SELECT n FROM (VALUES (1)) AS t (n) WHERE n = 0") == []
+
+
+def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:
+    start = START + 72 * HOUR
+    files = [write(tmp_path / f"{n}.json.gz", reports(start, 400 + n, client_id=f"C{n}")) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(druid.replace, settings, "panel_report", [file], start, start + HOUR) for file in files]
+        assert [run.result().rows for run in runs] == [400, 401, 402, 403]
+    rows = druid.query(
+        settings,
+        "SELECT client_id, COUNT(*) AS n FROM panel_report WHERE FLOOR(__time TO HOUR) = %(start)s GROUP BY 1",
+        {"start": start},
+    )
+    [row] = rows
+    assert row["n"] == 400 + int(row["client_id"][1:])
+
+
+def test_queries_see_the_old_rows_or_the_new_ones(settings: Settings, tmp_path: Path) -> None:
+    start = START + 96 * HOUR
+    file = write(tmp_path / "a.json.gz", reports(start, 100))
+    druid.replace(settings, "panel_report", [file], start, start + HOUR)
+    seen, over = set(), threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.add(tuple(energy_by_hour(settings, start, 1).values()))
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        doubled = [row | {"power_gen": 2 * row["power_gen"]} for row in reports(start, 100)]
+        druid.replace(settings, "panel_report", [write(file, doubled)], start, start + HOUR)
+        assert list(energy_by_hour(settings, start, 1).values()) == [(100, pytest.approx(990.0))]
+        over.set()
+        watching.result()
+    assert {(n, round(energy)) for [(n, energy)] in seen} <= {(100, 495), (100, 990)}
+
+
+@pytest.mark.parametrize("name", ["indexer", "coordinator", "historical"])
+def test_a_replace_outlives_a_killed_server(stack: Stack, settings: Settings, tmp_path: Path, name: str) -> None:
+    start = START + 120 * HOUR
+    file = write(tmp_path / "a.json.gz", reports(start, 100_000, hours=6))
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(druid.replace, settings, "panel_report", [file], start, start + 6 * HOUR, timeout=300)
+        wait_for(lambda: any("replace_" in task for task in running_tasks(settings)) or run.done())
+        os.kill(stack.pid(name), signal.SIGKILL)
+        assert run.result().rows == 100_000
+    stack.up("druid")
+    found = energy_by_hour(settings, start, 6)
+    assert sum(n for n, _ in found.values()) == 100_000
+    assert sum(energy for _, energy in found.values()) == pytest.approx(0.1 * 99_999 * 100_000 / 2)
+
+
+def running_tasks(settings: Settings) -> list[str]:
+    return [row["task_id"] for row in druid.query(settings, "SELECT task_id FROM sys.tasks WHERE status = 'RUNNING'")]

@@ -1,0 +1,345 @@
+"""Landing on real servers: each message counted once, whatever comes and whatever goes away."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from bson.int64 import Int64
+
+from kafka_consumers import rejected
+from kafka_consumers.documents import IntArray
+from kafka_consumers.landing import Landing, Owners, counts, stored
+from selfgen.clients import kafka, mongo
+from selfgen.settings import Settings
+from tests.integration.conftest import Stack
+
+pytestmark = pytest.mark.integration
+
+HOUR_MS = mongo.HOUR_MS
+NOTHING = {"landed": 0, "duplicates": 0, "replaced": 0, "refused": {}}
+
+
+def owners(element_ids: Sequence[str], _event_times_ms: IntArray) -> Owners:
+    """Everything is C1's; what begins with "stranger" is not registered; "bug" breaks the code."""
+    if "bug" in element_ids:
+        raise ZeroDivisionError("a bug")
+    size = len(element_ids)
+    unknown = np.fromiter((one.startswith("stranger") for one in element_ids), bool, size)
+    return Owners(["C1"] * size, ["28013"] * size, unknown)
+
+
+class Entrance:
+    """A topic and its database, empty for one test."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = mongo.database(settings)
+        self.now_ms = time.time_ns() // 1_000_000 // 1000 * 1000
+        self.hour_ms = self.now_ms // HOUR_MS * HOUR_MS - 2 * HOUR_MS
+        kafka.ensure_topics(settings)
+        mongo.ensure_collections(settings)
+        for number, offset in kafka.end_offsets(settings, "panel").items():
+            self.database["landing_progress"].insert_one(
+                {
+                    "_id": f"panel|{number:04d}",
+                    "topic_id": "panel",
+                    "partition": number,
+                    "next_offset": offset,
+                }
+            )
+
+    def panel(self, element_id: str = "p1", second: int = 0, power: Any = 100.0, **fields: Any) -> bytes:
+        message = {
+            "panel_id": element_id,
+            "timestamp": self.hour_ms + second * 1000,
+            "power": power,
+            **fields,
+        }
+        return json.dumps(message).encode()
+
+    def send(self, *values: bytes | None, partition: int = 0) -> None:
+        producer = kafka.producer(self.settings)
+        for value in values:
+            producer.produce("panel", value, partition=partition)
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
+    @contextmanager
+    def landing(self, lookup: Any = owners) -> Iterator[Landing]:
+        stop = threading.Event()
+        landing = Landing("panel", self.settings, lookup)
+        thread = threading.Thread(target=landing.run, args=(stop,))
+        thread.start()
+        try:
+            yield landing
+        finally:
+            stop.set()
+            started = time.monotonic()
+            thread.join(30)
+            assert not thread.is_alive()
+            assert time.monotonic() - started < 10
+
+    def counts(self) -> dict[str, Any]:
+        return counts(self.settings)["panel"]
+
+    def land(self, messages: int) -> dict[str, Any]:
+        """Land until so many messages are counted; return the counts, which agree with the stores."""
+        with self.landing():
+            wait_for(lambda: self.counts()["consumed"] >= messages)
+        found = self.counts()
+        assert found.pop("consumed") == messages
+        there = stored(self.settings)["panel"]
+        assert there == {"landed": found["landed"], "refused": found["refused"]}
+        return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def entrance(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Entrance]:
+    stack.up("kafka", "mongodb")
+    name = request.node.name[:40].replace("[", "_").replace("]", "")
+    settings = stack.settings.model_copy(update={"mongodb_database": name, "landing_report_s": 1.0})
+    mongo.connect(settings).drop_database(name)
+    entrance = Entrance(settings)
+    yield entrance
+    entrance.database.client.drop_database(name)
+
+
+def test_each_message_is_counted_once(entrance: Entrance) -> None:
+    readings = [entrance.panel(f"p{number % 40}", number // 40) for number in range(4000)]
+    again = readings[::10]
+    other = [entrance.panel("p7", second, 555.0) for second in range(5)]
+    broken = [b"{", b"[]", None, entrance.panel(power="much"), entrance.panel(power=1e9)]
+    entrance.send(*readings[:3000], *again, *broken)
+    entrance.send(*readings[3000:], *other, *other)
+    assert entrance.land(4000 + 400 + 5 + 10) == {
+        "landed": 4000,
+        "duplicates": 400 + 5,
+        "replaced": 5,
+        "refused": {"malformed_json": 2, "not_an_object": 1, "wrong_type": 1, "out_of_range": 1},
+    }
+    frame = mongo.read_readings(
+        entrance.settings, "panel", entrance.hour_ms, entrance.hour_ms + HOUR_MS, ["power", "energy"]
+    )
+    assert len(frame) == 4000
+    assert frame[["element_id", "time"]].equals(frame[["element_id", "time"]].sort_values(["element_id", "time"]))
+    assert frame.loc[frame["power"] == 555.0, "element_id"].tolist() == ["p7"] * 5
+    assert (frame["power"] == 100.0).sum() == 3995
+    assert frame["energy"].isna().all()
+
+
+def test_a_second_delivery_of_everything_changes_nothing(entrance: Entrance) -> None:
+    readings = [entrance.panel(f"p{number % 40}", number // 40, note="kept") for number in range(2000)]
+    entrance.send(*readings)
+    entrance.land(2000)
+    before = list(entrance.database["topic"].find())
+    entrance.send(*readings)
+    assert entrance.land(4000) == {**NOTHING, "landed": 2000, "duplicates": 2000}
+    assert list(entrance.database["topic"].find()) == before
+
+
+def test_the_document_holds_what_was_sent_and_whose_it_is(entrance: Entrance) -> None:
+    entrance.send(entrance.panel("p1", 5, 12, energy=7.5, firmware={"version": 3}), partition=1)
+    entrance.land(1)
+    [document] = entrance.database["topic"].find()
+    received_at = document.pop("received_at")
+    offset = document["kafka"].pop("offset")
+    assert offset == kafka.end_offsets(entrance.settings, "panel")[1] - 1
+    assert abs(received_at.timestamp() * 1000 - entrance.now_ms) < 60_000
+    timestamp = document.pop("timestamp")
+    assert timestamp.timestamp() * 1000 == entrance.hour_ms + 5000
+    assert document == {
+        "_id": f"panel|{entrance.hour_ms + 5000}|p1",
+        "topic_id": "panel",
+        "msg_value": {
+            "panel_id": "p1",
+            "timestamp": entrance.hour_ms + 5000,
+            "power": 12.0,
+            "energy": 7.5,
+            "firmware": {"version": 3},
+        },
+        "element_id": "p1",
+        "client_id": "C1",
+        "postal_code": "28013",
+        "kafka": {"partition": 1},
+    }
+
+
+def test_a_refused_message_leaves_its_bytes_and_a_sentence(entrance: Entrance) -> None:
+    value = b'{"panel_id": "p1\xff"}'
+    entrance.send(value)
+    assert entrance.land(1)["refused"] == {"invalid_utf8": 1}
+    [alarm] = entrance.database["topic_alarm"].find()
+    assert (alarm["topic_id"], alarm["msg_value"], alarm["reason"]) == ("panel", value, "invalid_utf8")
+    assert "byte 16 (0xff)" in alarm["text_alarm"]
+
+
+def test_an_unknown_element_lands_and_raises_one_alarm_an_hour(entrance: Entrance) -> None:
+    entrance.send(*(entrance.panel("stranger", second) for second in range(0, 7200, 600)))
+    assert entrance.land(12) == {**NOTHING, "landed": 12}
+    alarms = list(entrance.database["topic_alarm"].find())
+    assert [(alarm["reason"], alarm["element_id"]) for alarm in alarms] == [("unknown_element", "stranger")] * 2
+
+
+def test_a_bug_sets_one_message_aside(entrance: Entrance) -> None:
+    readings = [entrance.panel(f"p{number}") for number in range(50)]
+    entrance.send(*readings[:20], entrance.panel("bug"), *readings[20:])
+    assert entrance.land(51) == {**NOTHING, "landed": 50, "refused": {"internal_error": 1}}
+    [alarm] = entrance.database["topic_alarm"].find()
+    assert alarm["msg_value"] == entrance.panel("bug")
+    assert "ZeroDivisionError" in alarm["text_alarm"]
+
+
+def test_touched_hours_are_marked_and_marks_survive_a_job_that_read_before(entrance: Entrance) -> None:
+    entrance.send(entrance.panel("p1", 0), entrance.panel("p1", 3600))
+    entrance.land(2)
+    listed = mongo.dirty_hours(entrance.settings, "panel", entrance.now_ms)
+    assert [hour.hour_ms for hour in listed] == [entrance.hour_ms, entrance.hour_ms + HOUR_MS]
+    entrance.send(entrance.panel("p1", 0, 7), entrance.panel("p1", 3600))  # another value; a duplicate
+    entrance.land(4)
+    mongo.clear_dirty(entrance.settings, listed)
+    assert [hour.hour_ms for hour in mongo.dirty_hours(entrance.settings, "panel", entrance.now_ms)] == [
+        entrance.hour_ms
+    ]
+
+
+def test_after_a_crash_before_the_progress_the_same_is_counted(entrance: Entrance) -> None:
+    """The readings are there, the progress is not: as after kill -9 between the two writes."""
+    first = [entrance.panel(f"p{number}") for number in range(100)]
+    entrance.send(*first, *first[:10], entrance.panel("p5", 0, 1.0), b"{")
+    progress = entrance.database["landing_progress"].find_one({"_id": "panel|0000"})
+    expected = {**NOTHING, "landed": 100, "duplicates": 10, "replaced": 1, "refused": {"malformed_json": 1}}
+    assert entrance.land(112) == expected
+    # Nothing was replaced yet when it crashed: replacements are written with the progress.
+    entrance.database["topic"].update_one(
+        {"element_id": "p5"}, {"$set": {"msg_value.power": 100.0, "kafka.offset": Int64(progress["next_offset"] + 5)}}
+    )
+    entrance.database["landing_progress"].replace_one({"_id": "panel|0000"}, progress)
+    assert entrance.land(112) == expected
+
+
+def test_what_was_refused_for_its_time_stays_refused(entrance: Entrance) -> None:
+    ahead = json.dumps({"panel_id": "p1", "timestamp": entrance.now_ms + 310_000, "power": 1}).encode()
+    entrance.send(ahead)
+    progress = entrance.database["landing_progress"].find_one({"_id": "panel|0000"})
+    entrance.land(1)
+    entrance.database["landing_progress"].replace_one({"_id": "panel|0000"}, progress)
+    time.sleep(max(0.0, (entrance.now_ms + 11_000) / 1000 - time.time()))  # its time has come meanwhile
+    assert entrance.land(1) == {**NOTHING, "refused": {"future_timestamp": 1}}
+
+
+def test_two_consumers_share_and_hand_over(entrance: Entrance) -> None:
+    batches = [[entrance.panel(f"p{part}-{number}", part) for number in range(2000)] for part in range(6)]
+    with entrance.landing() as first:
+        for part in (0, 1):
+            entrance.send(*batches[part], partition=part)
+        with entrance.landing() as second:
+            wait_for(lambda: first._next.keys() and second._next.keys())
+            for part in (2, 3):
+                entrance.send(*batches[part], partition=part % 2)
+        for part in (4, 5):
+            entrance.send(*batches[part], partition=part % 2)
+        wait_for(lambda: entrance.counts()["consumed"] >= 12_000)
+    assert entrance.counts() == {**NOTHING, "landed": 12_000, "consumed": 12_000}
+    assert stored(entrance.settings)["panel"]["landed"] == 12_000
+
+
+def test_without_mongodb_it_waits_and_goes_on(stack: Stack, entrance: Entrance) -> None:
+    readings = [entrance.panel(f"p{number}") for number in range(5000)]
+    with entrance.landing() as landing:
+        entrance.send(*readings[:1000])
+        wait_for(lambda: entrance.counts()["consumed"] == 1000)
+        stack.down("mongodb")
+        entrance.send(*readings[1000:])
+        wait_for(lambda: landing.trouble is not None)
+        stack.up("mongodb")
+        wait_for(lambda: entrance.counts()["consumed"] >= 5000)
+        wait_for(lambda: landing.trouble is None)
+    assert entrance.counts() == {**NOTHING, "landed": 5000, "consumed": 5000}
+    assert stored(entrance.settings)["panel"]["landed"] == 5000
+
+
+def test_it_leaves_in_time_while_mongodb_is_away(stack: Stack, entrance: Entrance) -> None:
+    try:
+        with entrance.landing() as landing:
+            entrance.send(entrance.panel())
+            wait_for(lambda: entrance.counts()["consumed"] == 1)
+            stack.down("mongodb")
+            entrance.send(entrance.panel("p2"))
+            wait_for(lambda: landing.trouble is not None)
+    finally:
+        stack.up("mongodb")
+    assert entrance.land(2) == {**NOTHING, "landed": 2}
+
+
+def test_reports_add_up_to_the_counts(entrance: Entrance) -> None:
+    start = kafka.end_offsets(entrance.settings, "topic_performance")
+    readings = [entrance.panel(f"p{number}") for number in range(500)]
+    entrance.send(*readings, *readings[:50], b"{")
+    entrance.land(551)
+    rows = read(entrance.settings, "topic_performance", start)
+    assert {row["topic_id"] for row in rows} == {"panel"}
+    assert sum(row["messages"] for row in rows) == 551
+    assert sum(row["rejected"] for row in rows) == 1
+    assert sum(row["duplicates"] for row in rows) == 50
+    assert sum(row["bytes"] for row in rows) == sum(map(len, [*readings, *readings[:50]])) + 1
+    delays = [row for row in rows if row["delay_p50"] is not None]
+    age_s = (time.time_ns() // 1_000_000 - entrance.hour_ms) / 1000
+    assert all(age_s - 120 < row["delay_p50"] * 1.02 <= row["delay_max"] * 1.04 < age_s * 1.05 for row in delays)
+    assert delays
+
+
+def read(settings: Settings, topic: str, start: dict[int, int]) -> list[dict[str, Any]]:
+    """Return the messages of a topic from these offsets to its end."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    end = kafka.end_offsets(settings, topic)
+    consumer = Consumer(
+        {"bootstrap.servers": settings.bootstrap_servers, "group.id": "test", "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(topic, number, start.get(number, 0)) for number in end])
+    rows: list[dict[str, Any]] = []
+    wanted = sum(end[number] - start.get(number, 0) for number in end)
+    wait_for(lambda: rows.extend(json.loads(m.value()) for m in consumer.consume(wanted, 1.0)) or len(rows) >= wanted)
+    consumer.close()
+    return rows
+
+
+def test_a_replay_lands_what_is_accepted_now_once(entrance: Entrance) -> None:
+    ahead = [
+        json.dumps({"panel_id": f"p{number}", "timestamp": entrance.now_ms + 303_000, "power": 1}).encode()
+        for number in range(3)
+    ]
+    entrance.send(*ahead, ahead[0], b"{")
+    assert entrance.land(5)["refused"] == {"future_timestamp": 4, "malformed_json": 1}
+    wait_for(lambda: time.time() * 1000 > entrance.now_ms + 4000)
+    for _ in range(2):
+        tallies, still_refused = rejected.replay(entrance.settings, rejected.Choice(), lambda _topic: owners)
+        assert still_refused == {"malformed_json": 1}
+        found = entrance.counts()
+        assert {**found, "refused": {name: n for name, n in found["refused"].items() if n}} == {
+            "landed": 3,
+            "duplicates": 1,
+            "replaced": 0,
+            "refused": {"malformed_json": 1},
+            "consumed": 5,
+        }
+        assert stored(entrance.settings)["panel"] == {"landed": 3, "refused": {"malformed_json": 1}}
+    assert tallies == {}
+    [group] = rejected.groups(entrance.database, rejected.Choice(topic="panel"))
+    assert (group["reason"], group["count"]) == ("malformed_json", 1)
+    [alarm] = rejected.alarms(entrance.database, rejected.Choice(reason="malformed_json"), limit=10)
+    assert alarm["msg_value"] == b"{"

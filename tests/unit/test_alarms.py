@@ -1,0 +1,344 @@
+"""Alarms: raised once, cleared once, whatever the pieces they are computed in."""
+
+import json
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pvanalytics.quality.gaps import stale_values_round
+
+from selfgen.alarms import (
+    DEFAULTS,
+    NO_STATE,
+    HighWind,
+    Thresholds,
+    WindState,
+    beaufort,
+    follow_slots,
+    gale_severity,
+    high_wind,
+    slot_alarms,
+    stale_share,
+)
+from selfgen.columns import names
+
+HOUR = 3_600_000
+MINUTE = 60_000
+NOON = 1_781_956_800_000  # 2026-06-20T12:00Z
+
+
+# -- wind --------------------------------------------------------------------------------------------
+
+
+def windows(gusts: list[float], step_s: float = 1.0, start: int = NOON) -> list[dict[str, Any]]:
+    return [
+        {"timestamp": start + round(i * step_s * 1000), "wind_id": "W1", "client_id": "C1", "wind_gust": gust}
+        for i, gust in enumerate(gusts)
+    ]
+
+
+def blow(observed: list[dict[str, Any]], thresholds: HighWind = DEFAULTS.high_wind) -> list[dict[str, Any]]:
+    state: WindState | None = None
+    rows = []
+    for window in observed:
+        state, found = high_wind(state, window, thresholds)
+        rows += found
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("speed", "force", "severity"),
+    [
+        (0.0, 0, "minor"),
+        (17.1, 7, "minor"),
+        (17.2, 8, "minor"),
+        (20.8, 9, "major"),
+        (28.4, 10, "major"),
+        (28.5, 11, "critical"),
+        (60.0, 12, "critical"),
+    ],
+)
+def test_severity_grows_with_beaufort(speed: float, force: int, severity: str) -> None:
+    assert (beaufort(speed), gale_severity(speed)) == (force, severity)
+
+
+def test_a_gale_is_raised_once_and_cleared_once() -> None:
+    gusts = [5.0] * 10 + [18.0, 6.0, 19.0, 21.5] + [18.0, 15.0] * 10 + [13.0] * 61 + [5.0] * 100
+    raised, cleared = blow(windows(gusts))
+    assert (raised["state"], cleared["state"]) == ("raised", "cleared")
+    # the third strong gust of five windows is the fourth from the start at 10 s
+    assert raised["timestamp"] == NOON + 13_000
+    assert raised["started_at"] == cleared["started_at"] == "2026-06-20T12:00:10Z"
+    assert (raised["severity"], raised["wind_speed"]) == ("major", 21.5)
+    assert "21.5 m/s (Beaufort 9): 3 of 5 windows at 17.2 m/s or more" in raised["text_alarm"]
+    # the last gust above the easier threshold came at 33 s, the first calm window at 34 s
+    assert cleared["timestamp"] == NOON + 94_000
+    assert cleared["wind_speed"] == 21.5
+    assert set(raised) == {"timestamp", *names("wind_alarm")}
+    assert raised["client_id"] == "C1"
+
+
+def test_two_strong_gusts_of_five_are_no_gale() -> None:
+    assert blow(windows([18.0, 5.0, 18.0, 5.0, 5.0] * 20)) == []
+
+
+def test_strong_gusts_far_apart_are_no_gale() -> None:
+    assert blow(windows([18.0] * 5, step_s=30)) == []
+    assert len(blow(windows([18.0] * 5, step_s=20))) == 1
+
+
+def test_wind_between_the_two_thresholds_neither_raises_nor_clears() -> None:
+    assert blow(windows([15.0] * 500)) == []
+    assert len(blow(windows([18.0] * 5 + [15.0] * 500))) == 1
+
+
+def test_silence_does_not_clear() -> None:
+    gale = windows([20.0] * 5)
+    after_an_hour = windows([5.0] * 4, start=NOON + HOUR)
+    assert [row["state"] for row in blow(gale + after_an_hour)] == ["raised"]
+
+
+def test_an_element_has_its_own_threshold() -> None:
+    own = Thresholds.of({"alarms": {"high_wind": {"gust": 10.0}}}).high_wind
+    gusts = [12.0] * 5 + [8.5] * 100
+    assert [row["state"] for row in blow(windows(gusts), own)] == ["raised"]
+    assert [row["state"] for row in blow(windows([*gusts, *[7.9] * 61]), own)] == ["raised", "cleared"]
+    assert blow(windows(gusts)) == []
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"high_wind": {"gusts": 10}},
+        {"high_wind": {"gust": -1}},
+        {"high_wind": {"windows": 6, "of": 5}},
+        {"no_data": {"below": 0.6, "clear": 0.5}},
+        {"stuck": {"above": 0.4}},
+        {"hail": {}},
+    ],
+)
+def test_thresholds_out_of_range_are_refused(own: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Thresholds.of({"alarms": own})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 13.0, 15.0, 18.0, 30.0]), st.integers(1, 80)), max_size=12),
+    st.integers(1, 5),
+)
+def test_gales_alternate_and_survive_restarts_and_repetition(stretches: list[tuple[float, int]], every: int) -> None:
+    observed = windows([gust for gust, length in stretches for _ in range(length)])
+    whole = blow(observed)
+    assert [row["state"] for row in whole] == (["raised", "cleared"] * len(whole))[: len(whole)]
+    for raised, cleared in zip(whole[::2], whole[1::2], strict=False):
+        assert raised["started_at"] == cleared["started_at"]
+        assert raised["timestamp"] < cleared["timestamp"]
+    # the state goes through JSON between windows, and some windows come again
+    state: WindState | None = None
+    again = []
+    for index, window in enumerate(observed):
+        repeated = observed[max(0, index - 3) : index] if index % every == 0 else []
+        for one in [window, *repeated]:
+            state, rows = high_wind(state, one)
+            state = json.loads(json.dumps(state))
+            again += rows
+    assert again == whole
+
+
+# -- slots -------------------------------------------------------------------------------------------
+
+
+def slots(**columns: Any) -> pd.DataFrame:
+    length = max(len(values) for values in columns.values() if isinstance(values, list))
+    base = {
+        "panel_id": "P1",
+        "slot_start": NOON + np.arange(length) * HOUR,
+        "completeness": 1.0,
+        "samples": 60,
+        "stale": 0.0,
+        "daylight": 1,
+        "variable_data": None,
+        "time_zone": "Europe/Madrid",
+        "client_id": "C1",
+    }
+    return pd.DataFrame(base | columns)
+
+
+def test_silence_is_raised_after_two_daylight_slots_and_cleared_by_data() -> None:
+    rows = slot_alarms(slots(completeness=[1.0, 0.0, 0.05, 0.0, 0.3, 0.6, 1.0]), "panel")
+    assert rows["state"].tolist() == ["raised", "cleared"]
+    assert rows["code"].tolist() == ["no_data"] * 2
+    assert rows["timestamp"].tolist() == [NOON + 2 * HOUR, NOON + 5 * HOUR]
+    assert set(rows["started_at"]) == {"2026-06-20T13:00:00Z"}
+    assert rows["text_alarm"].tolist() == [
+        "No data since 2026-06-20 15:00: 2 daylight hours in a row, the last one covered to 5%",
+        "Data again: 60% of the hour covered, after 4 daylight hours since 2026-06-20 15:00",
+    ]
+    assert rows.columns.tolist() == ["timestamp", *names("panel_alarm")]
+    assert rows["client_id"].tolist() == ["C1"] * 2
+    assert rows["power_low"].isna().all()
+
+
+def test_one_silent_slot_or_a_silent_night_is_no_alarm() -> None:
+    assert slot_alarms(slots(completeness=[1.0, 0.0, 1.0, 0.0, 1.0]), "panel").empty
+    assert slot_alarms(slots(completeness=[0.0] * 10, daylight=[0] * 10), "panel").empty
+
+
+def test_a_night_between_neither_raises_nor_clears() -> None:
+    rows = slot_alarms(
+        slots(completeness=[0.0, 1.0, 1.0, 0.0, 1.0, 0.9], daylight=[1, 0, 0, 1, 0, 1]),
+        "panel",
+    )
+    assert rows["timestamp"].tolist() == [NOON + 3 * HOUR, NOON + 5 * HOUR]
+    assert rows["text_alarm"].iloc[1].startswith("Data again: 90% of the hour covered, after 2 daylight hours")
+
+
+def test_a_frozen_value_is_stuck_until_it_moves() -> None:
+    rows = slot_alarms(slots(stale=[0.0, 1.0, 0.95, 0.7, 0.2], samples=[60, 60, 0, 60, 60]), "panel")
+    assert rows.empty  # without samples there is nothing that could stand still
+    rows = slot_alarms(slots(stale=[0.0, 1.0, 0.95, 0.7, 0.2]), "panel")
+    assert rows["code"].tolist() == ["stuck"] * 2
+    assert rows["timestamp"].tolist() == [NOON + 2 * HOUR, NOON + 4 * HOUR]
+
+
+def test_thresholds_are_the_element_s_own() -> None:
+    patient = json.dumps({"alarms": {"no_data": {"slots": 4}}})
+    broken = json.dumps({"alarms": {"no_data": {"slots": "many"}}})
+    silent = [0.0] * 3
+    table = pd.concat(
+        [
+            slots(completeness=silent, panel_id="patient", variable_data=patient),
+            slots(completeness=silent, panel_id="broken", variable_data=broken),
+            slots(completeness=silent, panel_id="plain"),
+        ]
+    )
+    assert slot_alarms(table, "panel")["panel_id"].tolist() == ["broken", "plain"]
+
+
+def test_light_sensors_have_their_own_columns() -> None:
+    table = slots(completeness=[0.0] * 3).rename(columns={"panel_id": "light_id"})
+    rows = slot_alarms(table, "light")
+    assert rows.columns.tolist() == ["timestamp", *names("sensor_alarm")]
+    assert rows["light_id"].tolist() == ["P1"]
+
+
+def test_no_slots_give_no_alarms() -> None:
+    rows, state = follow_slots(slots(completeness=[1.0]).iloc[:0], "panel")
+    assert (len(rows), len(state)) == (0, 0)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> pd.DataFrame:
+    parts = []
+    for element in range(draw(st.integers(1, 3))):
+        length = draw(st.integers(1, 40))
+        share = st.lists(st.sampled_from([0.0, 0.05, 0.3, 0.7, 0.95, 1.0]), min_size=length, max_size=length)
+        flags = st.lists(st.integers(0, 1), min_size=length, max_size=length)
+        own = json.dumps({"alarms": {"no_data": {"slots": draw(st.integers(1, 4))}}})
+        part = slots(
+            completeness=draw(share), stale=draw(share), daylight=draw(flags), panel_id=f"P{element}", variable_data=own
+        )
+        parts.append(part[[bool(seen) for seen in draw(flags)]])
+    return pd.concat(parts).sample(frac=1, random_state=draw(st.integers(0, 99)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(), st.sets(st.integers(0, 40), max_size=6))
+def test_slots_in_any_pieces_and_order_give_the_same_alarms(table: pd.DataFrame, cuts: set[int]) -> None:
+    whole = slot_alarms(table, "panel")
+    for _, rows in whole.groupby(["panel_id", "code"]):
+        assert rows["state"].tolist() == (["raised", "cleared"] * len(rows))[: len(rows)]
+    edges = [0, *sorted(NOON + cut * HOUR for cut in cuts), NOON + 99 * HOUR]
+    state, pieces = NO_STATE, []
+    for low, high in pairwise(edges):
+        piece = table[(table["slot_start"] >= low) & (table["slot_start"] < high)]
+        rows, state = follow_slots(piece, "panel", state)
+        pieces.append(rows)
+    pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories())
+def test_slots_agree_with_the_definition_read_slot_by_slot(table: pd.DataFrame) -> None:
+    """The oracle: one element and one slot after the other, in plain Python."""
+    expected = set()
+    for element, rows in table.sort_values("slot_start").groupby("panel_id"):
+        is_open, run, started = False, 0, 0
+        for slot in rows.itertuples():
+            needed = json.loads(slot.variable_data)["alarms"]["no_data"]["slots"]
+            if not slot.daylight:
+                continue
+            bad, good = slot.completeness < 0.1, slot.completeness >= 0.5
+            run = run + 1 if bad else 0
+            first = slot.slot_start if run == 1 and not is_open else None
+            started = first if first is not None else started
+            if not is_open and run >= needed:
+                is_open = True
+                expected.add((element, slot.slot_start, "raised", started))
+            elif is_open and good:
+                is_open = False
+                expected.add((element, slot.slot_start, "cleared", started))
+    found = slot_alarms(table, "panel").query("code == 'no_data'")
+    began = [round(datetime.fromisoformat(start).timestamp() * 1000) for start in found["started_at"]]
+    assert set(zip(found["panel_id"], found["timestamp"], found["state"], began, strict=True)) == expected
+
+
+# -- evidence ----------------------------------------------------------------------------------------
+
+
+def readings(values: list[float], step_ms: int = MINUTE, element: str = "P1", start: int = NOON) -> pd.DataFrame:
+    return pd.DataFrame({"element_id": element, "time": start + np.arange(len(values)) * step_ms, "value": values})
+
+
+HOURS = pd.DataFrame(
+    {
+        "element_id": ["P1", "P1", "P2", "P3"],
+        "slot_start": [NOON, NOON + HOUR, NOON, NOON],
+        "slot_end": [NOON + HOUR, NOON + 2 * HOUR, NOON + HOUR, NOON + HOUR],
+    }
+)
+
+
+def test_stale_share_counts_the_samples_of_long_stretches() -> None:
+    moving = [float(i) for i in range(1, 61)]
+    table = pd.concat(
+        [
+            readings(moving[:30] + [312.0] * 30 + [312.0] * 60),  # half of the first hour, all of the next
+            readings([0.0] * 60, element="P2"),  # nothing is not stale
+        ]
+    ).sample(frac=1, random_state=1)
+    np.testing.assert_allclose(stale_share(table, HOURS), [0.5, 1.0, 0.0, np.nan])
+
+
+def test_stale_share_does_not_depend_on_the_rest_or_on_owners() -> None:
+    table = readings([5.0] * 90 + [6.0] * 90, step_ms=MINUTE)
+    one = HOURS.iloc[[1]]
+    assert stale_share(table, one) == stale_share(table, pd.concat([HOURS, one]))[-1]
+    inside = table[(table["time"] >= NOON + HOUR) & (table["time"] < NOON + 2 * HOUR)]
+    assert stale_share(inside, one) == stale_share(table, one)
+
+
+def test_short_stretches_are_not_stale_at_any_rate() -> None:
+    stepping_each_minute = [float(i // 60 + 1) for i in range(3600)]
+    assert stale_share(readings(stepping_each_minute, step_ms=1000), HOURS)[0] == 0.0
+    assert stale_share(readings([7.0] * 4, step_ms=15 * MINUTE), HOURS)[0] == 1.0
+    assert stale_share(readings([7.0] * 3 + [8.0], step_ms=15 * MINUTE), HOURS)[0] == 0.0
+
+
+def test_stale_share_of_nothing() -> None:
+    assert stale_share(readings([]), HOURS.iloc[:0]).shape == (0,)
+    assert np.isnan(stale_share(readings([]), HOURS)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=60, max_size=60), st.integers(1, 60))
+def test_stale_share_is_pvanalytics_own(values: list[float], repeated: int) -> None:
+    values = [*values[: 60 - repeated], *[2.0] * repeated]
+    expected = stale_values_round(pd.Series(values), window=16, decimals=3, mark="all").mean()
+    assert stale_share(readings(values), HOURS.iloc[[0]])[0] == pytest.approx(expected)

@@ -1,0 +1,98 @@
+"""The one form of benchmarks and failure tests."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import benchmarks
+from benchmarks.form import Figure, measure, names
+from selfgen.cli import app
+from selfgen.settings import Settings, get_settings
+
+MODULE = '''"""Counts beans.
+
+More of it.
+"""
+from benchmarks.form import Figure
+
+
+def run(settings):
+    return [Figure("beans", {beans}, "beans/s", peer=50, bar=(">=", 100)), Figure("pods", 3, "pods")]
+'''
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Modules of a benchmark that holds, one that misses, and a failure test."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    for name, beans in (("enough", 120), ("scarce", 80), ("chaos_hail", 100)):
+        (folder / f"{name}.py").write_text(MODULE.replace("{beans}", str(beans)))
+        monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
+    monkeypatch.setattr(benchmarks, "__path__", [str(folder), *benchmarks.__path__])
+    monkeypatch.setenv("SELFGEN_BUILD_DIR", str(tmp_path / "build"))
+    get_settings.cache_clear()
+    yield tmp_path / "build"
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "bar", "holds"),
+    [
+        (100, (">=", 100), True),
+        (99.9, (">=", 100), False),
+        (1.1, ("<=", 1.1), True),
+        (1.2, ("<=", 1.1), False),
+        (0, ("==", 0), True),
+        (1, ("==", 0), False),
+        (1, None, None),
+    ],
+)
+def test_a_bar_holds_or_not(value: float, bar: tuple[str, float] | None, holds: bool | None) -> None:
+    figure = Figure("it", value, "s", bar=bar)  # type: ignore[arg-type]
+    assert figure.holds is holds
+    assert figure.as_json()["holds"] is holds
+
+
+def test_names_come_from_the_modules(built: Path) -> None:
+    assert {"enough", "scarce", "simulator"} <= names("bench").keys()
+    assert "form" not in names("bench")
+    assert names("chaos")["hail"] == "chaos_hail"
+    assert not names("bench").keys() & names("chaos").keys()
+
+
+def test_report_has_machine_date_and_figures(built: Path) -> None:
+    measure("bench", "enough", Settings(build_dir=built))
+    report = json.loads((built / "bench" / "enough.json").read_text())
+    assert report["figures"] == [
+        {"name": "beans", "value": 120, "unit": "beans/s", "peer": 50, "bar": ">= 100", "holds": True},
+        {"name": "pods", "value": 3, "unit": "pods", "peer": None, "bar": None, "holds": None},
+    ]
+    assert report["name"] == "enough"
+    assert report["machine"]["cores"] >= 1
+    assert report["date"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["bench", "enough"], 0, "holds"),
+        (["bench", "scarce"], 1, "below the bar: scarce: beans"),
+        (["bench", "nothing"], 1, "there is no bench nothing"),
+        (["chaos", "hail"], 0, "holds"),
+        (["chaos", "all"], 0, "holds"),
+        (["bench"], 0, "Counts beans."),
+    ],
+)
+def test_command_prints_and_tells_by_its_exit_code(built: Path, arguments: list[str], code: int, said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code
+    assert said in result.output
+
+
+def test_failure_tests_have_their_own_folder(built: Path) -> None:
+    assert CliRunner().invoke(app, ["chaos", "hail"]).exit_code == 0
+    assert (built / "chaos" / "hail.json").exists()
