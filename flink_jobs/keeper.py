@@ -35,9 +35,7 @@ def jobs(settings: Settings, name: str) -> list[dict[str, Any]]:
 def last_checkpoint(settings: Settings, name: str) -> Path | None:
     """Return the newest complete checkpoint of a job."""
     found = (settings.checkpoints_dir / name).glob("*/chk-*/_metadata")
-    return max(
-        (path.parent for path in found), key=lambda path: (path / "_metadata").stat().st_mtime, default=None
-    )
+    return max((path.parent for path in found), key=lambda path: (path / "_metadata").stat().st_mtime, default=None)
 
 
 def cancel(settings: Settings, name: str) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -49,20 +49,26 @@ def alarm_reader(settings: Settings, source: Source, datasource: str):
     columns = (Column("timestamp", "long", "Time", "ms"), *DATASOURCES[datasource])
 
     class ReadAlarms(TableFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
         def eval(self, start_ms, end_ms):
-            yield from slots.as_rows(alarms(settings, source, start_ms, end_ms), columns)
+            yield from slots.as_rows(alarms(settings, self.registry, source, start_ms, end_ms), columns)
 
     return udtf(ReadAlarms(), result_types=[slots.data_type(column) for column in columns])
 
 
-def alarms(settings: Settings, source: Source, start_ms: int, end_ms: int) -> pd.DataFrame:
+def alarms(settings: Settings, registry: Any, source: Source, start_ms: int, end_ms: int) -> pd.DataFrame:
     """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
     from selfgen.alarms import slot_alarms
 
     start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
     table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
-    frame = table.to_pandas().rename(columns={"element_id": slots.id_field(source)})
-    rows = slot_alarms(frame, source.kind)
+    frame = table.to_pandas()
+    frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
+    rows = slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
     return rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)]
 
 
@@ -80,10 +86,7 @@ def run_write(
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
     try:
-        sinks = [
-            create_files_table(env, datasource, datasource, staging / datasource)
-            for datasource in datasources
-        ]
+        sinks = [create_files_table(env, datasource, datasource, staging / datasource) for datasource in datasources]
         build_pipeline(env, settings, start, end, *sinks).execute().wait()
         written = {}
         for datasource in datasources:
@@ -101,12 +104,8 @@ def _is_data(path: Path) -> bool:
 
 def arguments(description: str | None) -> tuple[Settings, datetime, datetime]:
     """Parse a batch job's command line: `--hour H`, or `--from A --to B`."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--hour", type=slots.parse_hour, help="the UTC hour to run for, such as 2026-11-22T07"
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hour", type=slots.parse_hour, help="the UTC hour to run for, such as 2026-11-22T07")
     parser.add_argument("--from", dest="start", type=slots.parse_hour, help="first UTC hour of a range")
     parser.add_argument("--to", dest="end", type=slots.parse_hour, help="UTC hour after the last of a range")
     given = parser.parse_args()

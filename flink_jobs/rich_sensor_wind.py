@@ -64,9 +64,7 @@ def create_source(env: StreamTableEnvironment, settings: Settings, start_ms: int
 def create_sink(env: StreamTableEnvironment, settings: Settings) -> str:
     """Create the table of topic `wind_rich`."""
     columns = runtime.ddl(DATASOURCES["wind_report"])
-    env.execute_sql(
-        f"CREATE TABLE wind_rich ({columns}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})"
-    )
+    env.execute_sql(f"CREATE TABLE wind_rich ({columns}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})")
     return "wind_rich"
 
 
@@ -132,9 +130,7 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
 
 def main() -> None:
     """Keep the job on the cluster; `--submit` submits it and returns."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
     parser.add_argument("--restore-from", help="checkpoint or savepoint to go on from")
     arguments = parser.parse_args()

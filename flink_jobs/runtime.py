@@ -47,9 +47,7 @@ def streaming(settings: Settings, name: str, restore_from: str | None = None) ->
     return _table_environment(settings, name, "streaming", overrides)
 
 
-def _table_environment(
-    settings: Settings, name: str, mode: str, overrides: dict[str, str]
-) -> StreamTableEnvironment:
+def _table_environment(settings: Settings, name: str, mode: str, overrides: dict[str, str]) -> StreamTableEnvironment:
     os.environ.update(flink_environment(settings))
     # these read the class path above when they are imported
     from pyflink.common import Configuration
@@ -87,9 +85,7 @@ def _table_environment(
 
 def ddl(columns: tuple[Column, ...]) -> str:
     """Return columns as the inside of a CREATE TABLE, with `timestamp` (epoch ms) first."""
-    return ", ".join(
-        ["`timestamp` BIGINT", *(f"`{column.name}` {FLINK_TYPES[column.type]}" for column in columns)]
-    )
+    return ", ".join(["`timestamp` BIGINT", *(f"`{column.name}` {FLINK_TYPES[column.type]}" for column in columns)])
 
 
 def quoted(value: str) -> str:

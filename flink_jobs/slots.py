@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flink_jobs import runtime
 from selfgen import calendar, energy, lake
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
-from selfgen.registry import ID_FIELD
+from selfgen.registry import ID_FIELD, Unavailable
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ def splits(start: datetime, end: datetime) -> list[tuple[int, int]]:
     return [(milliseconds(low), milliseconds(high)) for low, high in pairwise(edges)]
 
 
+@retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(120), reraise=True)
+def periods(registry: Any, source: Source, element_ids: Any) -> pd.DataFrame:
+    """Return the registry's periods of elements; a batch job can wait for Couchbase, but not do without it."""
+    return registry.history(source.kind, element_ids)
+
+
 def owners_of(history: pd.DataFrame) -> pd.DataFrame:
     """Return the registry's periods as energy accounting wants them: epoch ms, open ends far away."""
     owners = history.reset_index(drop=True)
@@ -137,19 +144,47 @@ def make_slots(
     owners = owners_of(history)
     slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s)
     place = owners.reindex(slots["owner"]).reset_index(drop=True)
-    slots = pd.concat(
-        [slots.reset_index(drop=True), place.drop(columns=["element_id", "init", "end"])], axis=1
-    )
-    slots = slots.rename(
-        columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"}
-    )
-    slots["variable_data"] = [json.dumps(values) if isinstance(values, dict) else None for values in slots["variable_data"]]
+    slots = pd.concat([slots.reset_index(drop=True), place.drop(columns=["element_id", "init", "end"])], axis=1)
+    slots = slots.rename(columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"})
+    slots["variable_data"] = _as_text(slots)
     slots["stale"] = stale_share(readings, slots)
-    slots["daylight"] = daylight(
-        slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"]
-    )
+    slots["daylight"] = daylight(slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"])
     slots["daylight"] = slots["daylight"].astype("int64")
     return with_calendar(slots)
+
+
+def with_absent(slots: pd.DataFrame, history: pd.DataFrame, end_ms: int) -> pd.DataFrame:
+    """Add the slots in which an element was silent though somebody had it, from its first slot to `end_ms`.
+
+    Such a slot has completeness 0, no samples, and the place and owner of its period.
+    """
+    from selfgen.solar import daylight
+
+    seen = slots.groupby("element_id")["slot_start"].min()
+    owners = owners_of(history.assign(variable_data=_as_text(history)))
+    owners = owners[owners["element_id"].isin(seen.index)]
+    parts = []
+    for owner in owners.to_dict("records"):
+        first, last = max(seen[owner["element_id"]], owner["init"]), min(end_ms, owner["end"])
+        starts, ends = calendar.slots(owner["time_zone"], int(first), int(last))
+        parts.append(pd.DataFrame({**owner, "slot_start": starts, "slot_end": ends}))
+    if not parts:
+        return slots
+    every = pd.concat(parts, ignore_index=True)
+    key = pd.MultiIndex.from_frame(every[["element_id", "slot_start"]])
+    absent = every[~key.isin(pd.MultiIndex.from_frame(slots[["element_id", "slot_start"]]))]
+    sun = daylight(absent["latitude"], absent["longitude"], absent["slot_start"], absent["slot_end"])
+    absent = absent.assign(
+        generated=0.0,
+        completeness=0.0,
+        samples=0,
+        daylight=sun.astype("int64"),
+    )
+    return pd.concat([slots, absent[[name for name in absent if name in slots]]], ignore_index=True)
+
+
+def _as_text(frame: pd.DataFrame) -> list[str | None]:
+    return [json.dumps(values) if isinstance(values, dict) else None for values in frame["variable_data"]]
 
 
 def with_calendar(slots: pd.DataFrame) -> pd.DataFrame:
@@ -206,7 +241,7 @@ def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = 
             # whose clocks the readings live by is known only after reading them: leave room for the longest slot
             low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
             readings = read_readings(settings, source.kind, low, high, source.fields)
-            history = self.registry.history(source.kind, readings["element_id"].unique())
+            history = periods(self.registry, source, readings["element_id"].unique())
             slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
             if finish is not None:
                 slots = finish(slots, readings)
@@ -226,16 +261,12 @@ def data_type(column: Column):
     """Return the pyflink type of a column."""
     from pyflink.table import DataTypes
 
-    return {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}[
-        column.type
-    ]
+    return {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}[column.type]
 
 
 def create_lake_table(env: StreamTableEnvironment, name: str, path: Path, extra: tuple[Column, ...] = ()) -> str:
     """Create a table over Parquet files partitioned by `date` and `hour`; return its name."""
-    columns = ", ".join(
-        f"`{column.name}` {runtime.FLINK_TYPES[column.type]}" for column in lake_columns(extra)
-    )
+    columns = ", ".join(f"`{column.name}` {runtime.FLINK_TYPES[column.type]}" for column in lake_columns(extra))
     where = runtime.options(
         {
             "connector": "filesystem",

@@ -71,9 +71,7 @@ def build_pipeline(
         "expected_gen": "CAST(NULL AS DOUBLE)",
         "performance_ratio": "CAST(NULL AS DOUBLE)",
     }
-    columns = ", ".join(
-        values.get(column.name, f"s.`{column.name}`") for column in DATASOURCES["panel_report"]
-    )
+    columns = ", ".join(values.get(column.name, f"s.`{column.name}`") for column in DATASOURCES["panel_report"])
     env.create_temporary_function("alarms", alarm_reader(settings, PANEL, "panel_alarm"))
     job = env.create_statement_set()
     job.add_insert_sql(

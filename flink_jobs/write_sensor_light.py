@@ -29,9 +29,7 @@ def build_pipeline(
         # how much the choice of orientation may lose is not known yet
         "confidence": "CAST(NULL AS DOUBLE)",
     }
-    columns = ", ".join(
-        values.get(column.name, f"`{column.name}`") for column in DATASOURCES["sensor_report"]
-    )
+    columns = ", ".join(values.get(column.name, f"`{column.name}`") for column in DATASOURCES["sensor_report"])
     env.create_temporary_function("alarms", alarm_reader(settings, LIGHT, "sensor_alarm"))
     job = env.create_statement_set()
     job.add_insert_sql(

@@ -50,9 +50,7 @@ def alarm_function():
 
         def process_element(self, value, ctx):
             kept = self.state.value()
-            state, events = high_wind(
-                json.loads(kept) if kept else None, dict(zip(WINDOW_COLUMNS, value, strict=True))
-            )
+            state, events = high_wind(json.loads(kept) if kept else None, dict(zip(WINDOW_COLUMNS, value, strict=True)))
             self.state.update(json.dumps(state))
             for event in events:
                 yield tuple(event[name] for name in ALARM_COLUMNS)
@@ -78,17 +76,13 @@ def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm:
     names = ", ".join(f"`{name}`" for name in WINDOW_COLUMNS)
     job = env.create_statement_set()
     job.add_insert_sql(f"INSERT INTO {report} SELECT {names} FROM {source}")
-    job.add_insert_sql(
-        f"INSERT INTO {alarm} SELECT {', '.join(f'`{name}`' for name in ALARM_COLUMNS)} FROM alarm"
-    )
+    job.add_insert_sql(f"INSERT INTO {alarm} SELECT {', '.join(f'`{name}`' for name in ALARM_COLUMNS)} FROM alarm")
     return job
 
 
 def main() -> None:
     """Keep the job on the cluster; `--submit` submits it and returns."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
     parser.add_argument("--restore-from", help="checkpoint or savepoint to go on from")
     arguments = parser.parse_args()

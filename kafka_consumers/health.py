@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ def count(topic: str, partition: int, tally: Tally) -> None:
         REFUSED.labels(*labels, reason).inc(refused)
 
 
+def show(row: Mapping[str, Any]) -> None:
+    """Show a row of `topic_performance`."""
+    labels = (row["topic_id"], str(row["partition"]))
+    LAG.labels(*labels).set(row["lag"])
+    for quantile, name in (("0.5", "delay_p50"), ("0.95", "delay_p95"), ("0.99", "delay_p99"), ("1", "delay_max")):
+        if row[name] is not None:
+            DELAY.labels(*labels, quantile).set(row[name])
+
+
 def serve(landing: Landing, host: str, port: int) -> ThreadingHTTPServer:
     """Answer on a port until `shutdown` is called.
 
@@ -43,7 +53,7 @@ def serve(landing: Landing, host: str, port: int) -> ThreadingHTTPServer:
     """
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class calls it so
+        def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
             elif self.path in {"/health", "/ready"}:
@@ -63,6 +73,7 @@ def serve(landing: Landing, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing of each request."""
 
+    WAITING.labels(landing.topic).set_function(lambda: float(landing.trouble is not None))
     server = ThreadingHTTPServer((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ import structlog
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from pymongo.errors import PyMongoError
 from tenacity import (
     Retrying,
@@ -41,6 +41,7 @@ from tenacity import (
 )
 
 from kafka_consumers import documents, health, performance
+from kafka_consumers.entrance import Bounds, Numbers, judge
 from kafka_consumers.store import Batch, Range, Store, Tally, message_id
 from selfgen.clients import kafka, mongo
 from selfgen.messages import Decoded, as_object, decode
@@ -113,8 +114,9 @@ class Landing:
         self.settings = settings
         self.lookup = lookup
         self.name = f"{PROCESSES[topic]}-{socket.gethostname()}-{os.getpid()}"
-        #: why consuming pauses; None while it goes on
-        self.trouble: str | None = None
+        #: of the operators' alarms
+        self.bounds = Bounds()
+        self._troubles: dict[str, str] = {}
         self._client = mongo.connect(settings, timeout_s=2.0)
         self._store = Store(self._client[settings.mongodb_database], self.name)
         self._consumer = Consumer(self._kafka_settings(), logger=logging.getLogger("selfgen.kafka"))
@@ -126,7 +128,7 @@ class Landing:
             wait=wait_exponential(multiplier=0.1, max=5.0),
             sleep=sleep_using_event(self._giving_up),
             stop=stop_when_event_set(self._giving_up),
-            before_sleep=lambda attempt: self._in_trouble(attempt.outcome.exception()),
+            before_sleep=lambda attempt: self._in_trouble("mongodb", attempt.outcome.exception()),
             reraise=True,
         )
         self._preparing = threading.Lock()
@@ -139,6 +141,7 @@ class Landing:
         self._delays: dict[int, performance.DelaySketch] = {}
         self._report_at = time.monotonic() + settings.landing_report_s
         self._round_at = time.monotonic()
+        self._expired_ms = 0
 
     def _kafka_settings(self) -> dict[str, Any]:
         return {
@@ -146,6 +149,7 @@ class Landing:
             "group.id": PROCESSES[self.topic],
             "client.id": self.name,
             "partition.assignment.strategy": "cooperative-sticky",
+            "error_cb": self._on_kafka_error,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6_000,
@@ -164,6 +168,8 @@ class Landing:
                 self._round_at = time.monotonic()
                 self._find_positions()
                 messages = self._consumer.consume(self.settings.landing_batch, _LINGER_S)
+                if messages:
+                    self._troubles.pop("kafka", None)
                 for work in self._prepare([message for message in messages if self._is_next(message)]):
                     if not self._settle(stop):
                         return
@@ -226,12 +232,15 @@ class Landing:
                     next_offset = first
                 self._consumer.seek(TopicPartition(self.topic, number, next_offset))
                 self._consumer.resume([partition])
-            except (KafkaException, PyMongoError) as error:
-                self._in_trouble(error)
+            except PyMongoError as error:
+                self._in_trouble("mongodb", error)
+                return
+            except KafkaException as error:
+                self._in_trouble("kafka", error)
                 return
             self._next[number] = next_offset
             self._refused_before[number] = refused
-            self.trouble = None
+            self._troubles.clear()
             log.info("position", topic=self.topic, partition=number, offset=next_offset)
 
     def _is_next(self, message: Message) -> bool:
@@ -400,9 +409,18 @@ class Landing:
             return [written for part in parts for written in self._write(part)]
         return [Written(work.batch, tallies, time.time_ns() // 1_000_000)]
 
-    def _in_trouble(self, error: BaseException | None) -> None:
-        self.trouble = _first_clause(error)
-        log.warning("waiting", topic=self.topic, consumer=self.name, trouble=self.trouble)
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is landed; None while all is well."""
+        return "; ".join(self._troubles.values()) or None
+
+    def _in_trouble(self, server: Literal["kafka", "mongodb"], error: object) -> None:
+        self._troubles[server] = f"{server}: {_first_clause(error)}"
+        log.warning("waiting", topic=self.topic, consumer=self.name, trouble=self._troubles[server])
+
+    def _on_kafka_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._in_trouble("kafka", error)
 
     def _settle(self, stop: threading.Event) -> bool:
         """Wait for the work that is being written, and keep the place in the group meanwhile.
@@ -427,7 +445,7 @@ class Landing:
     def _finish(self) -> None:
         """Give the work that is being written a last chance; none while MongoDB is away."""
         if self._writing:
-            wait([self._writing], 0.0 if self.trouble else _FINISH_S)
+            wait([self._writing], 0.0 if "mongodb" in self._troubles else _FINISH_S)
             self._collect()
 
     def _pause(self, action: Callable[[list[TopicPartition]], None], numbers: Iterable[int]) -> None:
@@ -443,7 +461,7 @@ class Landing:
         writing, self._writing = self._writing, None
         if isinstance(writing.exception(), PyMongoError):  # given up at the stop: its messages come again
             return False
-        self.trouble = None
+        self._troubles.pop("mongodb", None)
         done: dict[int, int] = {}
         for batch, tallies, landed_ms in writing.result():
             for number, tally in tallies.items():
@@ -471,29 +489,49 @@ class Landing:
         now_ms = time.time_ns() // 1_000_000
         try:
             for number in sorted(self._next):
-                progress = self._store.progress(self.topic, number)
-                _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=1.0)
-                totals = performance.Totals.of(progress)
-                row = performance.row(
-                    self.topic,
-                    number,
-                    self.name,
-                    totals,
-                    performance.Totals(**progress.get("reported", {})),
-                    max(end - progress["next_offset"], 0),
-                    self._delays.pop(number, performance.DelaySketch()),
-                    now_ms,
-                )
-                self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key=f"{self.topic}|{number}")
-                if self._producer.flush(2.0) == 0:
-                    self._store.note_reported(self.topic, number, asdict(totals))
+                self._report_partition(number, now_ms)
+            self._troubles.pop("kafka", None)
+            self._expire(now_ms)
         except (KafkaException, PyMongoError) as error:
             log.warning("no report", topic=self.topic, error=_first_clause(error))
 
+    def _expire(self, now_ms: int) -> None:
+        """Once an hour, one consumer of the topic removes the readings that are kept no longer."""
+        hour_ms = now_ms // mongo.HOUR_MS * mongo.HOUR_MS
+        if 0 not in self._next or hour_ms == self._expired_ms:
+            return
+        self._expired_ms = hour_ms
+        before_ms = hour_ms - int(self.settings.raw_retention_days * 24) * mongo.HOUR_MS
+        if removed := mongo.expire(self._store.database, self.topic, before_ms):
+            log.info("expired", topic=self.topic, readings=removed, before_ms=before_ms)
 
-def _first_clause(error: BaseException | None) -> str:
+    def _report_partition(self, number: int, now_ms: int) -> None:
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=1.0)
+        progress = self._store.progress(self.topic, number)
+        totals = performance.Totals.of(progress)
+        row = performance.row(
+            self.topic,
+            number,
+            self.name,
+            totals,
+            performance.Totals(**progress.get("reported", {})),
+            max(end - progress["next_offset"], 0),
+            self._delays.pop(number, performance.DelaySketch()),
+            now_ms,
+        )
+        health.show(row)
+        silent_s = self._store.silent_s(self.topic, now_ms) if number == 0 else None
+        numbers = Numbers(row["lag"], row["messages"], row["rejected"], row["delay_p95"], silent_s)
+        state, events = judge(progress.get("alarms", {}), numbers, now_ms, self.bounds)
+        self._store.raise_events(self.topic, number, events, now_ms)
+        self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key=f"{self.topic}|{number}")
+        if self._producer.flush(2.0) == 0:
+            self._store.note_reported(self.topic, number, asdict(totals), row, state)
+
+
+def _first_clause(error: object) -> str:
     """Return what went wrong, without the driver's picture of its servers."""
-    return f"{type(error).__name__}: {str(error).partition(' (configured timeouts')[0]}"
+    return str(error).partition(" (configured timeouts")[0]
 
 
 def _ranges(

@@ -13,6 +13,7 @@ import structlog
 
 from couchbase_admin.registry import Registry
 from kafka_consumers.documents import IntArray
+from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Lookup, Owners
 from selfgen.settings import get_settings
 
@@ -25,7 +26,10 @@ def main(topic: str) -> None:
         signal.signal(number, lambda *_: stop.set())
     settings = get_settings()
     with closing(Registry(settings)) as registry:
-        Landing(topic, settings, lookup_in(registry, topic)).run(stop)
+        landing = Landing(topic, settings, lookup_in(registry, topic))
+        if settings.landing_http_port:
+            serve(landing, settings.host, settings.landing_http_port)
+        landing.run(stop)
 
 
 def lookup_in(registry: Registry, topic: str) -> Lookup:

@@ -24,6 +24,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.operations import ReplaceOne
 
 from kafka_consumers import documents
+from kafka_consumers.entrance import Event
 from selfgen.clients.mongo import BATCH_TOPICS, HOUR_MS, Document, mark_dirty
 
 _DUPLICATE_KEY = 11000
@@ -138,10 +139,40 @@ class Store:
         """Return a partition's progress document."""
         return self.database["landing_progress"].find_one({"_id": partition_id(topic, partition)}) or {}
 
-    def note_reported(self, topic: str, partition: int, totals: Document) -> None:
-        """Note the totals up to which a partition's performance was reported."""
+    def note_reported(
+        self, topic: str, partition: int, totals: Document, row: Document, alarms: Mapping[str, Any]
+    ) -> None:
+        """Note up to which totals a partition's performance was reported, its last row, and its alarms' state."""
         self.database["landing_progress"].update_one(
-            {"_id": partition_id(topic, partition)}, {"$set": {"reported": totals}}
+            {"_id": partition_id(topic, partition)},
+            {"$set": {"reported": totals, "last_report": row, "alarms": alarms}},
+        )
+
+    def silent_s(self, topic: str, now_ms: int) -> float | None:
+        """Return how long no message of a topic was landed or refused, s; None where there never was one."""
+        newest = self.database["landing_progress"].find_one({"topic_id": topic}, sort=[("at", -1)])
+        if newest is None or "at" not in newest:
+            return None
+        return max(now_ms / 1000 - newest["at"].timestamp(), 0.0)
+
+    def raise_events(self, topic: str, partition: int, events: Sequence[Event], now_ms: int) -> None:
+        """Write alarms of the entrance; the same ones again change nothing."""
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        self._raise_alarms(
+            [
+                {
+                    "_id": f"{partition_id(topic, partition)}|{event.code}|{event.since_ms:013d}|{event.state}",
+                    "topic_id": topic,
+                    "timestamp": now,
+                    "msg_value": {"partition": partition},
+                    "text_alarm": f"{topic} partition {partition}: {event.text}",
+                    "reason": event.code,
+                    "state": event.state,
+                    "started_at": datetime.fromtimestamp(event.since_ms / 1000, UTC),
+                    "received_at": now,
+                }
+                for event in events
+            ]
         )
 
     def jump(self, topic: str, partition: int, expected: int, first_offset: int) -> None:

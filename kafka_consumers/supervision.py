@@ -15,13 +15,15 @@ from selfgen.settings import get_settings
 _PATIENCE_S = 15.0
 
 
-def supervise(names: Sequence[str]) -> int:
+def supervise(names: Sequence[str], http_port: int = 0) -> int:
     """Run landing processes until SIGTERM or Ctrl-C, then stop them.
 
     Parameters
     ----------
     names : sequence of str
         Modules of `kafka_consumers`, one for each process.
+    http_port : int
+        The first process's port of health and metrics, the others' follow it; 0: none.
 
     Returns
     -------

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     # landing
     landing_batch: int = Field(10_000, ge=1, description="Most messages that are landed at once")
     landing_report_s: float = Field(10.0, gt=0, description="Time between two reports of a topic's performance, s")
+    landing_http_port: int = Field(
+        0, ge=0, le=65535, description="Port of a landing process's /health, /ready and /metrics; 0: none"
+    )
+    raw_retention_days: float = Field(400.0, gt=0, description="How long raw readings are kept in MongoDB, days")
+    alarm_retention_days: float = Field(400.0, gt=0, description="How long MongoDB's alarms are kept, days")
 
     # Couchbase
     couchbase_url: str = Field(

