@@ -39,6 +39,16 @@ _MESSAGES_A_SECOND = 100_000
 _MEMORY_GROWTH = 1.1
 
 
+#: The command, and a copy of its process's own status at its end: the peak that `wait4` tells of is at least that of
+#: the process that started it.
+_PROGRAM = """
+import atexit, shutil, sys
+atexit.register(shutil.copyfile, "/proc/self/status", sys.argv.pop(1))
+from selfgen.cli import main
+main()
+"""
+
+
 class _Run(NamedTuple):
     messages: int
     wall_s: float
@@ -51,9 +61,9 @@ def run(settings: Settings) -> list[Figure]:
     settings.build_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.build_dir) as folder:
         file = Path(folder) / "messages.jsonl"
-        best = min((_simulate(_HOURS, file) for _ in range(_RUNS)), key=lambda measured: measured.cpu_s)
+        best = min((_simulate(_HOURS, file, Path(folder)) for _ in range(_RUNS)), key=lambda measured: measured.cpu_s)
         writing, by_hand = _writing(file, Path(folder) / "by_hand.jsonl")
-        long = _simulate(_HOURS * _LONGER, Path(os.devnull))
+        long = _simulate(_HOURS * _LONGER, Path(os.devnull), Path(folder))
     # by processor time, so that a busy machine measures the same
     rate = round(best.messages / best.cpu_s)
     growth = round(long.memory_mib / best.memory_mib, 3)
@@ -68,10 +78,11 @@ def run(settings: Settings) -> list[Figure]:
     ]
 
 
-def _simulate(hours: int, output: Path) -> _Run:
+def _simulate(hours: int, output: Path, folder: Path) -> _Run:
     """Run the simulator in a process of its own, on one core."""
     end = _START + timedelta(hours=hours)
-    command = [sys.executable, "-c", "from selfgen.cli import main; main()", "simulate", "run", "--json"]
+    status_file = Path(tempfile.mkstemp(dir=folder)[1])
+    command = [sys.executable, "-c", _PROGRAM, str(status_file), "simulate", "run", "--json"]
     command += ["--meter", "--faulty", "0.1", "--installations", str(_INSTALLATIONS), "--output", str(output)]
     command += ["--start", f"{_START:%Y-%m-%dT%H:%M:%S}", "--end", f"{end:%Y-%m-%dT%H:%M:%S}"]
     with tempfile.TemporaryFile() as counts:
@@ -85,7 +96,13 @@ def _simulate(hours: int, output: Path) -> _Run:
             raise subprocess.CalledProcessError(process.returncode, command)
         counts.seek(0)
         messages = sum(topic["produced"] for topic in json.load(counts).values())
-    return _Run(messages, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return _Run(messages, wall_s, usage.ru_utime + usage.ru_stime, _peak_mib(status_file.read_text()))
+
+
+def _peak_mib(status: str) -> float:
+    """Return the greatest resident memory of a process, from the text of its `/proc/PID/status`."""
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) / 1024
 
 
 def _writing(file: Path, by_hand: Path) -> tuple[float, float]:

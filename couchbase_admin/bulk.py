@@ -135,6 +135,7 @@ def import_file(
         Where the file is neither, or its header names an unknown column.
     """
     started = time.monotonic()
+    size = file.stat().st_size
     result = Result()
     with _rejects(rejects, result) as reject:
         work = _Import(store, result, reject)
@@ -142,7 +143,7 @@ def import_file(
         for number, types in enumerate(passes):
 
             def done(position: int, number: int = number) -> None:
-                advance((number * file.stat().st_size + position) // len(passes))
+                advance((number * size + position) // len(passes))
 
             rows = _rows_of(file, types, work if number == 0 else None, done)
             while chunk := list(islice(rows, CHUNK)):

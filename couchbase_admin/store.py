@@ -271,13 +271,14 @@ class RegistryStore:
     def history(self, keys: Iterable[str]) -> list[Change]:
         """Return every change of some documents, oldest first."""
         changes: list[Change] = []
-        for stored in self.documents.get_many(keys).values():
-            next_id = msgspec.json.decode(stored.content, type=_Head).last_change
-            while next_id and (entry := self.documents.get(_change_key(next_id))):
-                change = msgspec.json.decode(entry.content, type=Change)
-                changes.append(change)
-                next_id = change.previous
-        return sorted(changes, key=lambda change: change.at)
+        heads = [msgspec.json.decode(stored.content, type=_Head) for stored in self.documents.get_many(keys).values()]
+        wanted = [head.last_change for head in heads if head.last_change]
+        while wanted:  # all chains at once, one step back each time
+            entries = self.documents.get_many(_change_key(change_id) for change_id in wanted)
+            step = [msgspec.json.decode(entry.content, type=Change) for entry in entries.values()]
+            changes += step
+            wanted = [change.previous for change in step if change.previous]
+        return sorted(reversed(changes), key=lambda change: change.at)
 
     # writing
 

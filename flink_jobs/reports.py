@@ -15,6 +15,7 @@ import pandas as pd
 from flink_jobs import runtime, slots
 from flink_jobs.slots import Source
 from selfgen import lake
+from selfgen.calendar import parse_hour
 from selfgen.columns import DATASOURCES, Column
 from selfgen.settings import Settings, get_settings
 
@@ -92,22 +93,22 @@ def run_write(
         for datasource in datasources:
             files = sorted(path for path in (staging / datasource).glob("**/*") if _is_data(path))
             written[datasource] = sum(path.read_bytes().count(b"\n") for path in files)
-            druid.replace(settings, datasource, files, start, end)
+            druid.replace(settings, datasource, files, start, end, rows=written[datasource])
         return written
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith((".", "_"))
+    return path.is_file() and not path.name.startswith((".", "_")) and path.stat().st_size > 0
 
 
 def arguments(description: str | None) -> tuple[Settings, datetime, datetime]:
     """Parse a batch job's command line: `--hour H`, or `--from A --to B`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hour", type=slots.parse_hour, help="the UTC hour to run for, such as 2026-11-22T07")
-    parser.add_argument("--from", dest="start", type=slots.parse_hour, help="first UTC hour of a range")
-    parser.add_argument("--to", dest="end", type=slots.parse_hour, help="UTC hour after the last of a range")
+    parser.add_argument("--hour", type=parse_hour, help="the UTC hour to run for, such as 2026-11-22T07")
+    parser.add_argument("--from", dest="start", type=parse_hour, help="first UTC hour of a range")
+    parser.add_argument("--to", dest="end", type=parse_hour, help="UTC hour after the last of a range")
     given = parser.parse_args()
     if given.hour and not (given.start or given.end):
         return get_settings(), given.hour, given.hour + slots.HOUR

@@ -38,8 +38,10 @@ def with_producible(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFram
             rows["generated"],
             latitude,
             longitude,
-            *best[:2],
+            best.tilt,
+            best.azimuth,
             rows["power_cap"],
+            completeness=rows["completeness"],
         )
     return slots
 

@@ -34,8 +34,21 @@ EVENT_MS = r"""
     END"""
 
 
+def columns(settings: Settings) -> str:
+    """Return the source's columns.
+
+    A reading without a usable time, or far ahead of the clock, gets the time 1970: it moves no watermark (which may
+    not be NULL), and is left out of the windows.
+    """
+    ahead = f"(UNIX_TIMESTAMP() + 1) * 1000 + {MAX_AHEAD_MS}"
+    return f"""
+        wind_id STRING, `timestamp` STRING, wind_speed DOUBLE, wind_direction DOUBLE,
+        event_time AS TO_TIMESTAMP_LTZ(CASE WHEN ({EVENT_MS}) <= {ahead} THEN {EVENT_MS} ELSE 0 END, 3),
+        WATERMARK FOR event_time AS event_time - INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"""
+
+
 def create_source(env: StreamTableEnvironment, settings: Settings, start_ms: int | None = None) -> str:
-    """Create the table of raw wind readings; one far ahead of the clock has no event time and moves no watermark.
+    """Create the table of topic `wind`.
 
     Parameters
     ----------
@@ -45,26 +58,16 @@ def create_source(env: StreamTableEnvironment, settings: Settings, start_ms: int
     start = {"scan.startup.mode": "earliest-offset"}
     if start_ms is not None:
         start = {"scan.startup.mode": "timestamp", "scan.startup.timestamp-millis": str(start_ms)}
-    ahead = f"(UNIX_TIMESTAMP() + 1) * 1000 + {MAX_AHEAD_MS}"
-    env.execute_sql(f"""
-        CREATE TABLE wind (
-            wind_id STRING, `timestamp` STRING, wind_speed DOUBLE, wind_direction DOUBLE,
-            event_ms AS {EVENT_MS},
-            event_time AS CASE WHEN ({EVENT_MS}) <= {ahead} THEN TO_TIMESTAMP_LTZ({EVENT_MS}, 3) END,
-            WATERMARK FOR event_time AS event_time - INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND
-        ) WITH ({
-        runtime.kafka_source(
-            settings, "wind", NAME,
-            **{"json.ignore-parse-errors": "true", "scan.watermark.idle-timeout": "10 s"}, **start,
-        )
-    })""")  # fmt: skip
+    lenient = {"json.ignore-parse-errors": "true", "scan.watermark.idle-timeout": "10 s"}
+    source = runtime.kafka_source(settings, "wind", NAME, **lenient, **start)
+    env.execute_sql(f"CREATE TABLE wind ({columns(settings)}) WITH ({source})")
     return "wind"
 
 
 def create_sink(env: StreamTableEnvironment, settings: Settings) -> str:
     """Create the table of topic `wind_rich`."""
-    columns = runtime.ddl(DATASOURCES["wind_report"])
-    env.execute_sql(f"CREATE TABLE wind_rich ({columns}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})")
+    report = runtime.ddl(DATASOURCES["wind_report"])
+    env.execute_sql(f"CREATE TABLE wind_rich ({report}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})")
     return "wind_rich"
 
 
@@ -96,7 +99,7 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
         SELECT wind_id, event_time, wind_speed, wind_direction FROM {source}
-        WHERE event_time IS NOT NULL AND wind_id <> '' AND wind_speed BETWEEN {low} AND {high}""")
+        WHERE event_time > TO_TIMESTAMP_LTZ(0, 3) AND wind_id <> '' AND wind_speed BETWEEN {low} AND {high}""")
     env.execute_sql("""
         CREATE TEMPORARY VIEW once AS
         SELECT window_start, window_end, window_time, wind_id, event_time,
@@ -120,11 +123,11 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
                      CASE WHEN angle < 0 THEN angle + 360 ELSE angle END AS wind_direction
               FROM windowed)""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
-    columns = ", ".join(
+    selected = ", ".join(
         ["start_ms", *(values.get(column.name, f"`{column.name}`") for column in DATASOURCES["wind_report"])]
     )
     job = env.create_statement_set()
-    job.add_insert_sql(f"INSERT INTO {sink} SELECT {columns} FROM enriched")
+    job.add_insert_sql(f"INSERT INTO {sink} SELECT {selected} FROM enriched")
     return job
 
 

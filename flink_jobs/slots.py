@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,15 +75,6 @@ class Source:
 
 PANEL = Source("panel", "power", "energy")
 LIGHT = Source("light", "irradiance")
-
-
-def parse_hour(text: str) -> datetime:
-    """Return a UTC hour from RFC 3339 or from `2026-11-22T07`."""
-    moment = datetime.fromisoformat(text)
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    if moment != moment.replace(minute=0, second=0, microsecond=0):
-        raise ValueError(f"{text} is not a full UTC hour")
-    return moment
 
 
 def milliseconds(moment: datetime) -> int:

@@ -24,6 +24,8 @@ from selfgen.messages import MESSAGE_TYPES, Decoded, as_object, value_fields
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 ByteMatrix = np.ndarray[Any, np.dtype[np.uint8]]
 
+#: More than the bytes of any text in a document but `_id`.
+_LONGEST_TEXT = 4096
 #: Types of BSON elements that have places in a template.
 _DOUBLE, _TEXT, _DATE, _INT32, _INT64 = b"\x01", b"\x02", b"\x09", b"\x10", b"\x12"
 
@@ -139,36 +141,42 @@ class _Columns:
     """The values of typed messages as columns of bytes and numbers."""
 
     def __init__(self, batch: Decoded, ids: Sequence[str], origin: Origin, positions: IntArray) -> None:
+        def chosen(values: Sequence[Any]) -> Sequence[Any]:
+            return values if len(positions) == len(ids) else [values[position] for position in positions.tolist()]
+
         self.topic = batch.topic
         self.fields = value_fields(batch.topic)
-        messages = [batch.messages[position] for position in positions.tolist()]
-        times, *values = zip(*map(attrgetter("timestamp", *self.fields), messages), strict=True)
+        row_of = attrgetter("timestamp", *self.fields)
+        times, *values = zip(*map(row_of, chosen(batch.messages)), strict=True)
         self.values = [np.array(column, dtype=np.float64) for column in values]
         self.times_ms = batch.event_times_ms[positions]
         self.raw_times = times
         self.received_ms = origin.received_ms
         self.partitions, self.offsets = origin.partitions[positions], origin.offsets[positions]
         self.texts = {
-            "_id": _encoded([ids[position] for position in positions.tolist()]),
-            "element_id": _encoded([batch.element_ids[position] for position in positions.tolist()]),
-            "timestamp": _encoded([time if isinstance(time, str) else None for time in times]),
-            "client_id": _encoded([origin.client_ids[position] for position in positions.tolist()]),
-            "postal_code": _encoded([origin.postal_codes[position] for position in positions.tolist()]),
+            "_id": _Text(chosen(ids)),
+            "element_id": _Text(chosen(batch.element_ids)),
+            "timestamp": _Text([time if isinstance(time, str) else None for time in times]),
+            "client_id": _Text(chosen(origin.client_ids)),
+            "postal_code": _Text(chosen(origin.postal_codes)),
         }
 
     def by_shape(self) -> list[tuple[_Shape, IntArray]]:
         """Return the shapes and the rows of each."""
-        lengths = [
-            np.fromiter((-1 if text is None else len(text) for text in self.texts[name]), np.int64)
-            for name in ("element_id", "timestamp", "client_id", "postal_code")
-        ]
         present = sum((~np.isnan(column)).astype(np.int64) << bit for bit, column in enumerate(self.values))
-        table = np.column_stack([*lengths, present])
-        shapes, which = np.unique(table, axis=0, return_inverse=True)
-        which = which.reshape(-1)
+        parts = (
+            *(self.texts[name].lengths for name in ("element_id", "timestamp", "client_id", "postal_code")),
+            present,
+        )
+        key = parts[0]
+        for part in parts[1:]:
+            key = key * _LONGEST_TEXT + part + 1
+        if (key == key[0]).all():
+            return [(_Shape(self.topic, *(int(part[0]) for part in parts)), np.arange(len(key)))]
+        _, first, which = np.unique(key, return_index=True, return_inverse=True)
         return [
-            (_Shape(self.topic, *map(int, shape)), np.flatnonzero(which == number))
-            for number, shape in enumerate(shapes)
+            (_Shape(self.topic, *(int(part[row]) for part in parts)), np.flatnonzero(which == number))
+            for number, row in enumerate(first.tolist())
         ]
 
     def fill(self, shape: _Shape, rows: IntArray) -> ByteMatrix:
@@ -177,20 +185,20 @@ class _Columns:
         matrix = np.tile(template, (len(rows), 1))
 
         def put(name: str, column: np.ndarray[Any, Any]) -> None:
-            width = column.dtype.itemsize
-            place = places[name]
-            matrix[:, place : place + width] = np.ascontiguousarray(column).view(np.uint8).reshape(len(rows), width)
+            place, width = places[name], column.dtype.itemsize
+            matrix[:, place : place + width] = column.view(np.uint8).reshape(len(rows), width)
 
         def put_text(name: str, text: str) -> None:
-            put(name, np.array([self.texts[text][row] for row in rows.tolist()]))
+            if length := int(self.texts[text].lengths[rows[0]]):
+                put(name, self.texts[text].encoded[rows].astype(f"S{length}"))
 
         put_text("_id", "_id")
         put_text("element_id", "element_id")
         put_text("msg_value.id", "element_id")
         for name, length in (("client_id", shape.client_id), ("postal_code", shape.postal_code)):
-            if length > 0:
+            if length >= 0:
                 put_text(name, name)
-        if shape.time_text > 0:
+        if shape.time_text >= 0:
             put_text("msg_value.timestamp", "timestamp")
         else:
             put("msg_value.timestamp", np.array([self.raw_times[row] for row in rows.tolist()], dtype="<i8"))
@@ -204,8 +212,18 @@ class _Columns:
         return matrix
 
 
-def _encoded(texts: Sequence[str | None]) -> list[bytes | None]:
-    return [None if text is None else text.encode() for text in texts]
+class _Text:
+    """A column of texts as UTF-8, with their lengths in bytes; -1 where there is none."""
+
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        given = [text or "" for text in texts]
+        try:
+            self.encoded = np.array(given, dtype="S")  # ASCII: at once
+        except UnicodeEncodeError:
+            self.encoded = np.array([text.encode() for text in given], dtype="S")
+        self.lengths = np.char.str_len(self.encoded).astype(np.int64)
+        absent = [place for place, text in enumerate(texts) if text is None]
+        self.lengths[absent] = -1
 
 
 @lru_cache(maxsize=4096)

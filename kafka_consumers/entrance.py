@@ -63,12 +63,14 @@ class _Condition(NamedTuple):
 
 def judge(state: State, numbers: Numbers, now_ms: int, bounds: Bounds) -> tuple[State, list[Event]]:
     """Return the state after these numbers, and what is raised or cleared by them."""
-    following: State = {}
     events: list[Event] = []
+    # what the numbers say nothing about stays raised
+    following: State = {code: before for code, before in state.items() if before["raised"]}
     for condition in _conditions(state, numbers, bounds):
         code, before = condition.code, state.get(condition.code)
         if before is not None and before["raised"]:
             if condition.over:
+                del following[code]
                 events.append(Event(code, "cleared", before["since_ms"], condition.text))
             else:
                 following[code] = {**before, "figure": condition.figure}
@@ -82,7 +84,7 @@ def judge(state: State, numbers: Numbers, now_ms: int, bounds: Bounds) -> tuple[
 
 
 def _conditions(state: State, numbers: Numbers, bounds: Bounds) -> Iterator[_Condition]:
-    """Return each condition that these numbers say something about; the others stay as they are."""
+    """Return each condition that these numbers say something about."""
     lag, before = numbers.lag, state.get("lag_growing", {}).get("figure", 0)
     yield _Condition(
         "lag_growing",
@@ -99,8 +101,6 @@ def _conditions(state: State, numbers: Numbers, bounds: Bounds) -> Iterator[_Con
             over=numbers.delay_p95_s <= bounds.delay_s / 2,
             text=f"5 % of the readings take more than {numbers.delay_p95_s:.1f} s from event to durable",
         )
-    elif "delay" in state:
-        yield _Condition("delay", state["delay"]["figure"], holds=False, over=False, text="")
     if numbers.messages >= bounds.least_messages:
         share = numbers.rejected / numbers.messages
         yield _Condition(
@@ -110,8 +110,6 @@ def _conditions(state: State, numbers: Numbers, bounds: Bounds) -> Iterator[_Con
             over=share <= bounds.refused_share / 2,
             text=f"{share:.1%} of the messages are refused; see 'selfgen rejected list'",
         )
-    elif "refused_share" in state:
-        yield _Condition("refused_share", state["refused_share"]["figure"], holds=False, over=False, text="")
     if numbers.silent_s is not None:
         yield _Condition(
             "silent",

@@ -152,7 +152,7 @@ class Landing:
             "error_cb": self._on_kafka_error,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6_000,
+            "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 32 * 1024,
         }

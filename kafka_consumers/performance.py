@@ -59,6 +59,15 @@ class Totals:
     rejected: int = 0
     duplicates: int = 0
 
+    def __add__(self, other: Totals) -> Totals:
+        """Return the totals of both."""
+        return Totals(
+            self.messages + other.messages,
+            self.bytes + other.bytes,
+            self.rejected + other.rejected,
+            self.duplicates + other.duplicates,
+        )
+
     @classmethod
     def of(cls, progress: dict[str, Any]) -> Totals:
         """Return the totals of a progress document."""

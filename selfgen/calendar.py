@@ -59,6 +59,15 @@ class _Clock:
         return np.searchsorted(self.starts, instants, side="right") - 1
 
 
+def parse_hour(text: str) -> datetime:
+    """Return a UTC hour from RFC 3339, or from `2026-11-22T07`, which is UTC."""
+    moment = datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment != moment.replace(minute=0, second=0, microsecond=0):
+        raise ValueError(f"{text} is not a full UTC hour")
+    return moment
+
+
 def _offset_ms(zone: ZoneInfo, instant_ms: int) -> int:
     offset = datetime.fromtimestamp(instant_ms / 1000, zone).utcoffset()
     return 0 if offset is None else offset // timedelta(milliseconds=1)

@@ -160,10 +160,14 @@ def _types() -> list[str]:
 def _limits(kinds: list[dict[str, Any]]) -> str:
     [number] = kinds
     low, high, below = (number.get(name) for name in ("minimum", "maximum", "exclusiveMaximum"))
-    if low is None and high is None:
+    if low is None:
         return "finite"
-    end = f"{high:,}]".replace(",", " ") if high is not None else f"{below})" if below is not None else "∞)"
-    return f"[{low:,}, ".replace(",", " ", low <= -1000) + end
+    end = f"{_spaced(high)}]" if high is not None else f"{_spaced(below)})" if below is not None else "∞)"
+    return f"[{_spaced(low)}, {end}"
+
+
+def _spaced(limit: float) -> str:
+    return f"{limit:,}".replace(",", " ")
 
 
 def _refusals() -> list[str]:

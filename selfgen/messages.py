@@ -201,7 +201,7 @@ class _Contract:
             raise _Refusal("not_an_object", f"the message is {_name(message)}; send one JSON object")
         missing = [name for name in self.required if name not in message]
         if missing:
-            raise _Refusal("missing_field", f"the field {', '.join(map(_quoted, missing))} is required")
+            raise _Refusal("missing_field", f"required and not there: {', '.join(map(_quoted, missing))}")
         element_id = self._element_id(message[self.id_field])
         event_time_ms = _timely(message["timestamp"], now_ms)
         for name, limits in self.values.items():

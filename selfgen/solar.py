@@ -206,7 +206,8 @@ def ac_power(plane: Float64, air_temperature: Float64, power_cap: Float64) -> Fl
     """Return the AC power in W of panels of `power_cap` W peak under `plane` W/m², PVWatts with its losses."""
     module = pvlib.temperature.faiman(plane, air_temperature, WIND_SPEED)
     dc = pvlib.pvsystem.pvwatts_dc(plane, module, power_cap, TEMPERATURE_COEFFICIENT)
-    power: Float64 = pvlib.inverter.pvwatts(dc * (1 - SYSTEM_LOSSES), power_cap)
+    with np.errstate(over="ignore"):  # at next to no light, where the power is nothing either way
+        power: Float64 = pvlib.inverter.pvwatts(dc * (1 - SYSTEM_LOSSES), power_cap)
     return np.clip(np.nan_to_num(power), 0.0, None)
 
 

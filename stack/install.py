@@ -43,9 +43,7 @@ def _stamp(settings: Settings, pom: str) -> Path:
 def missing(settings: Settings) -> list[str]:
     """Return the poms whose jars are not there, or not those of the pom as it is."""
     return [
-        pom
-        for pom in POMS
-        if not _stamp(settings, pom).exists() or _stamp(settings, pom).read_text() != _digest(pom)
+        pom for pom in POMS if not _stamp(settings, pom).exists() or _stamp(settings, pom).read_text() != _digest(pom)
     ]
 
 

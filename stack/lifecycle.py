@@ -167,7 +167,7 @@ def _prepare(settings: Settings, server: Server) -> None:
 def _await_ready(settings: Settings, supervisor: Supervisor, server: Server, stop: threading.Event) -> None:
     """Ask until ready; a new process id means that it died and was started again."""
     deadline = time.monotonic() + server.patience_s
-    first_pid, reason = 0, ""
+    first_pid = 0
     while not stop.is_set():
         info = supervisor.processes().get(server.name)
         if info is None:
@@ -179,10 +179,9 @@ def _await_ready(settings: Settings, supervisor: Supervisor, server: Server, sto
                 f"{server.name} died at its start; its whole log: {log_path(settings, server.name)}",
                 last_lines(settings, server.name),
             )
-        answer = server.ready(settings)
-        if answer is None:
+        reason = server.ready(settings) if info["statename"] == "RUNNING" else "it has only just been started"
+        if reason is None:
             return
-        reason = answer
         if time.monotonic() > deadline:
             raise StackError(
                 f"{server.name} is not ready after {server.patience_s:.0f} s: {reason}",
@@ -221,9 +220,7 @@ def _holder(port: int) -> str:
     return ""
 
 
-def down(
-    settings: Settings, names: Iterable[str] = (), progress: Progress = lambda _name, _text: None
-) -> list[str]:
+def down(settings: Settings, names: Iterable[str] = (), progress: Progress = lambda _name, _text: None) -> list[str]:
     """Stop the servers named, or all and the supervisor; return what was stopped. No process is left behind."""
     supervisor = Supervisor(settings)
     stopped: list[str] = []
@@ -273,9 +270,7 @@ def status(settings: Settings) -> list[Status]:
     programs = {name: program for name, program in PROGRAMS.items() if processes.get(name, {}).get("pid")}
     with ThreadPoolExecutor(max_workers=len(SERVERS)) as pool:
         return list(
-            pool.map(
-                lambda server: _status(settings, server, processes), [*SERVERS.values(), *programs.values()]
-            )
+            pool.map(lambda server: _status(settings, server, processes), [*SERVERS.values(), *programs.values()])
         )
 
 

@@ -19,9 +19,7 @@ def version_of(command):
     if shutil.which(command[0]) is None:
         return None
     try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=False
-        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode("utf-8", "replace"))
@@ -34,9 +32,7 @@ def problems():
     found = []
     if not PYTHON[0] <= sys.version_info[:2] < PYTHON[1]:
         have = ".".join(str(part) for part in sys.version_info[:3])
-        found.append(
-            f"Python 3.11 or 3.12 is needed, this is {have}: install python3.11 (make PYTHON=python3.11 …)"
-        )
+        found.append(f"Python 3.11 or 3.12 is needed, this is {have}: install python3.11 (make PYTHON=python3.11 …)")
     elif importlib.util.find_spec("ensurepip") is None:
         found.append("Python's venv module is missing: install python3-venv")
     java = version_of(["java", "-version"])

@@ -80,9 +80,7 @@ def couchbase(settings: Settings) -> str | None:
 def zookeeper(settings: Settings) -> str | None:
     """Ask `ruok`."""
     try:
-        with socket.create_connection(
-            (settings.host, settings.port("zookeeper")), timeout=TIMEOUT_S
-        ) as connection:
+        with socket.create_connection((settings.host, settings.port("zookeeper")), timeout=TIMEOUT_S) as connection:
             connection.sendall(b"ruok")
             return None if connection.recv(16) == b"imok" else "does not answer ruok"
     except OSError as error:
@@ -112,9 +110,7 @@ def flink_job(name: str) -> Probe:
 
     def running(body: Any) -> str | None:
         jobs = [job for job in body["jobs"] if job["name"] == name]
-        if any(
-            job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"] for job in jobs
-        ):
+        if any(job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"] for job in jobs):
             return None
         return f"the cluster has no job {name} that runs"
 

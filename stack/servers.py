@@ -99,13 +99,9 @@ KAFKA = Server(
     name="kafka",
     description="Kafka broker and controller (KRaft)",
     ports=("kafka", "kafka_controller"),
-    files=lambda s: {
-        "server.properties": render(s, "kafka/server.properties", data=folder(s, "kafka") / "data")
-    },
+    files=lambda s: {"server.properties": render(s, "kafka/server.properties", data=folder(s, "kafka") / "data")},
     prepare=_kafka_format,
-    command=lambda s: _kafka_java(
-        s, s.kafka_heap_mib, "kafka.Kafka", str(folder(s, "kafka") / "server.properties")
-    ),
+    command=lambda s: _kafka_java(s, s.kafka_heap_mib, "kafka.Kafka", str(folder(s, "kafka") / "server.properties")),
     ready=probes.kafka,
     stop_s=30,
 )
@@ -179,9 +175,7 @@ def _druid(
         }
 
     def command(settings: Settings) -> list[str]:
-        path = os.pathsep.join(
-            [str(folder(settings, role)), str(HERE / "druid"), classpath(settings, "druid/lib")]
-        )
+        path = os.pathsep.join([str(folder(settings, role)), str(HERE / "druid"), classpath(settings, "druid/lib")])
         return [
             *(
                 "java",
@@ -215,9 +209,7 @@ HISTORICAL = _druid(
     "historical", ("historical",), ("zookeeper",), probes.http("historical", "/druid/historical/v1/readiness"),
     128, "Druid historical: segments",
 )  # fmt: skip
-INDEXER = _druid(
-    "indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks"
-)
+INDEXER = _druid("indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks")
 
 
 # ---------------------------------------------------------------------------------------------- Flink
@@ -255,10 +247,7 @@ def _flink_files(settings: Settings) -> Mapping[str, str]:
         slots=settings.taskmanager_slots,
         python=sys.executable,
     )
-    logs = {
-        name: (HERE / "flink" / name).read_text()
-        for name in ("log4j-console.properties", "log4j-cli.properties")
-    }
+    logs = {name: (HERE / "flink" / name).read_text() for name in ("log4j-console.properties", "log4j-cli.properties")}
     return {
         "../flink/config.yaml": configuration,
         **{f"../flink/{name}": text for name, text in logs.items()},

@@ -45,9 +45,9 @@ def _quote(value: str) -> str:
 
 
 def _program(settings: Settings, server: Server) -> dict[str, str]:
-    environment = {
-        name: value for name, value in settings.environment().items() if name.startswith("SELFGEN_")
-    } | dict(server.environment(settings))
+    environment = {name: value for name, value in settings.environment().items() if name.startswith("SELFGEN_")} | dict(
+        server.environment(settings)
+    )
     return {
         "command": " ".join(_quote(part) for part in server.command(settings)),
         "directory": str(settings.stack_dir),
@@ -108,9 +108,7 @@ class Supervisor:
         """Call over a connection of its own: a transport is neither safe for threads nor whole after an error."""
         transport = SupervisorTransport(None, None, f"unix://{socket_path(self.settings)}")
         try:
-            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor, method)(
-                *arguments
-            )
+            return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport).supervisor, method)(*arguments)
         finally:
             transport.close()
 

@@ -16,9 +16,7 @@ from selfgen.cli.console import err, fail, out
 
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack and the live feed running")] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="Where to write the report; default: build/demo.json")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Where to write the report; default: build/demo.json")] = None,
     days: Annotated[int, typer.Option(min=1, max=28, help="Days of measurements to replay")] = 3,
 ) -> None:
     """Take real measurements through every process, on real servers, and check the answers.
@@ -35,11 +33,7 @@ def demo(
 
     def stage_seen(name: str, seconds: float | None) -> None:
         elapsed = f"[dim]{time.monotonic() - begun:5.0f} s[/]"
-        out.print(
-            f"{elapsed}  [bold]{name}[/]"
-            if seconds is None
-            else f"{elapsed}  [green]✓[/] {name}, {seconds} s"
-        )
+        out.print(f"{elapsed}  [bold]{name}[/]" if seconds is None else f"{elapsed}  [green]✓[/] {name}, {seconds} s")
 
     def say(text: str) -> None:
         out.print(f"[dim]{time.monotonic() - begun:5.0f} s    {text}[/]", highlight=False, soft_wrap=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfgen.cli.console import CommandError, fail, out, print_json, reported
+from selfgen.cli.console import CommandError, err, fail, out, print_json, reported
 
 if TYPE_CHECKING:
     from selfgen.settings import Settings
@@ -24,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts")]
 
 
 def _range(hour: str | None, start: str | None, end: str | None) -> tuple[datetime, datetime]:
-    from flink_jobs.slots import parse_hour
+    from selfgen.calendar import parse_hour
 
     try:
         if hour and not (start or end):
@@ -46,14 +47,12 @@ def _run(rich: str, write: str, hour: str | None, start: str | None, end: str | 
     with reported():
         first, last = _range(hour, start, end)
         settings = get_settings()
-        say = (lambda _text: None) if json else out.print
+        say: Callable[[str], object] = err.print if json else out.print
         say(f"{rich}: {first:%Y-%m-%dT%H} to {last:%Y-%m-%dT%H} UTC")
         try:
             importlib.import_module(f"flink_jobs.{rich}").run(settings, first, last)
             say(f"{write}: into Druid")
-            written: dict[str, int] = importlib.import_module(f"flink_jobs.{write}").run(
-                settings, first, last
-            )
+            written: dict[str, int] = importlib.import_module(f"flink_jobs.{write}").run(settings, first, last)
         except Exception as error:
             raise CommandError(_reason(settings, error)) from error
     if json:
@@ -106,9 +105,7 @@ def _programs(start: bool) -> None:
     change: Any = lifecycle.up if start else lifecycle.down
     with reported():
         try:
-            change(
-                get_settings(), names, lambda name, text: out.print(f"  {name:18} {text}", highlight=False)
-            )
+            change(get_settings(), names, lambda name, text: out.print(f"  {name:18} {text}", highlight=False))
         except StackError as error:
             fail(str(error))
 

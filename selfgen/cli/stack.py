@@ -13,9 +13,7 @@ from selfgen.cli.console import err, fail, out, print_json, reported
 
 stack = typer.Typer(help="The local stack: real servers on this machine.", no_args_is_help=True)
 
-Names = Annotated[
-    list[str] | None, typer.Argument(help="Servers or groups (druid, flink); none: all of them")
-]
+Names = Annotated[list[str] | None, typer.Argument(help="Servers or groups (druid, flink); none: all of them")]
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -90,9 +88,7 @@ def status(json: Annotated[bool, typer.Option("--json", help="As JSON, for scrip
         for state in states:
             what = state.description if state.state != "starting" else state.reason
             memory = f"{state.memory_mib} MiB" if state.pid else ""
-            table.add_row(
-                state.name, f"[{colours[state.state]}]{state.state}[/]", memory, state.address, what
-            )
+            table.add_row(state.name, f"[{colours[state.state]}]{state.state}[/]", memory, state.address, what)
         out.print(table)
         out.print(f"together {sum(state.memory_mib for state in states)} MiB resident")
         if any(state.name == "jobmanager" and state.state == "ready" for state in states):

@@ -43,7 +43,7 @@ class Sender:
     settings
         Say where Kafka is.
     log
-        File that gets the line of every delivered message; None: no log.
+        File to whose end goes the line of every delivered message; None: no log.
     **overrides
         Properties of the producer.
 
@@ -60,7 +60,7 @@ class Sender:
         self._log: IO[bytes] | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            self._log = log.open("wb")
+            self._log = log.open("ab")
 
     def __enter__(self) -> Sender:
         return self

@@ -123,9 +123,7 @@ def replace_spec(
     spec["id"] = task_id
     spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] = ["/".join(map(_iso, hours))]
     spec["spec"]["ioConfig"] |= (
-        {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}}
-        if files
-        else _NO_ROWS
+        {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}} if files else _NO_ROWS
     )
     return spec
 
@@ -137,8 +135,7 @@ def differences(stated: Any, running: Any, path: str = "") -> list[str]:
     """
     if isinstance(stated, Mapping) and isinstance(running, Mapping):
         lines = (
-            differences(value, running.get(key), f"{path}.{key}" if path else key)
-            for key, value in stated.items()
+            differences(value, running.get(key), f"{path}.{key}" if path else key) for key, value in stated.items()
         )
         return [line for part in lines for line in part]
     if isinstance(stated, list) and isinstance(running, list) and len(stated) == len(running):
@@ -205,11 +202,7 @@ def _supervisor_status(settings: Settings, datasource: str) -> dict[str, Any]:
         return {"state": "MISSING", "healthy": False}
     payload = answer.json()["payload"]
     groups: dict[str, dict[str, Any]] = _overlord(settings, "GET", f"supervisor/{datasource}/stats").json()
-    totals = [
-        task.get("totals", {}).get("buildSegments", {})
-        for tasks in groups.values()
-        for task in tasks.values()
-    ]
+    totals = [task.get("totals", {}).get("buildSegments", {}) for tasks in groups.values() for task in tasks.values()]
     return {
         "state": payload["detailedState"],
         "healthy": payload["healthy"],
@@ -269,15 +262,14 @@ def replace(
     deadline = began + timeout
     again = Retrying(retry=retry_if_exception_type(TaskLost), stop=stop_after_attempt(3), reraise=True)
     task_id, written = again(
-        lambda: _run(
-            settings, replace_spec(datasource, files, start, end, _task_id(datasource, start)), deadline
-        )
+        lambda: _run(settings, replace_spec(datasource, files, start, end, _task_id(datasource, start)), deadline)
     )
     if rows is not None and written != rows:
-        raise DruidError(
-            f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?"
-        )
+        raise DruidError(f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?")
     _await_served(settings, datasource, start, end, deadline=deadline)
+    if written:
+        # the broker learns the table of a first segment a moment later than the segment
+        _until(lambda: exists(settings, datasource), bool, deadline, f"Druid's broker knows no table {datasource}")
     return Replacement(task_id, written, time.monotonic() - began)
 
 
@@ -303,10 +295,7 @@ def _run(settings: Settings, spec: dict[str, Any], deadline: float) -> tuple[str
 def _submit(settings: Settings, spec: dict[str, Any]) -> None:
     answer = _overlord(settings, "POST", "task", body=spec, allowed=(400,))
     # a repeated submission is refused because the task is there already, which is what was wanted
-    if (
-        not answer.ok
-        and _overlord(settings, "GET", f"task/{spec['id']}/status", allowed=(404,)).status_code == 404
-    ):
+    if not answer.ok and _overlord(settings, "GET", f"task/{spec['id']}/status", allowed=(404,)).status_code == 404:
         raise DruidError(f"Druid refused the task {spec['id']}: {answer.text[:500]}")
 
 
@@ -352,9 +341,7 @@ def _rows_written(settings: Settings, task_id: str) -> int:
     return int(rows["processed"])
 
 
-def _await_served(
-    settings: Settings, datasource: str, start: datetime, end: datetime, deadline: float
-) -> None:
+def _await_served(settings: Settings, datasource: str, start: datetime, end: datetime, deadline: float) -> None:
     """Wait until the broker routes queries of the range to the segments that now count."""
     interval = f"{_iso(start)}_{_iso(end)}"
 
@@ -432,8 +419,7 @@ def exists(settings: Settings, datasource: str) -> bool:
     """Tell whether queries can name the data source, that is, whether it ever had rows."""
     found = query(
         settings,
-        "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
-        " WHERE TABLE_SCHEMA = 'druid' AND TABLE_NAME = %(datasource)s",
+        "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = 'druid' AND TABLE_NAME = %(datasource)s",
         {"datasource": datasource},
     )
     return bool(found)
@@ -508,9 +494,7 @@ def _ask(url: str, method: str, body: Any, allowed: tuple[int, ...]) -> requests
     return answer
 
 
-def _until(
-    probe: Callable[[], _Value], done: Callable[[_Value], bool], deadline: float, otherwise: str
-) -> _Value:
+def _until(probe: Callable[[], _Value], done: Callable[[_Value], bool], deadline: float, otherwise: str) -> _Value:
     """Return the first value of `probe` that is `done`."""
     retrying = Retrying(
         retry=retry_if_result(lambda value: not done(value)),

@@ -28,7 +28,7 @@ log = logging.getLogger("selfgen.kafka")
 
 
 class _Repetitions(logging.Filter):
-    """Says the same thing once a minute: librdkafka tells of every attempt to reconnect."""
+    """Says the same thing once a minute: librdkafka tells of every attempt to reconnect, and what it tries again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Repetitions(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         what = record.getMessage().split("]: ")[-1].split(" (after")[0]
-        if record.created - self._said.get(what, 0.0) < 60:
+        if what.endswith("retrying") or record.created - self._said.get(what, 0.0) < 60:
             return False
         self._said[what] = record.created
         return True

@@ -7,8 +7,10 @@ touched (the demonstration then refuses to run).
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from selfgen.columns import DATASOURCES
 from selfgen.demo import oracle, summary
@@ -38,6 +40,8 @@ LIVE_SECONDS = 45
 #: The last hours are left to the next run: a slot of any clock has ended two hours after its UTC hour began.
 SETTLE = timedelta(hours=1)
 TOLERANCE_WH = 1e-6
+#: How long the last figures may take from Kafka to Druid's answers.
+PATIENCE_S = 60
 
 Say = Callable[[str], None]
 
@@ -63,6 +67,7 @@ class Demo:
     truth: Truth = field(default_factory=Truth)
     stages: list[dict[str, Any]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
     figures: summary.Figures = field(default_factory=lambda: summary.Figures([], [], []))
 
     def __post_init__(self) -> None:
@@ -93,12 +98,18 @@ class Demo:
                 yield from read_lines(self.folder / name)
 
 
-def awaiting(seconds: float) -> Retrying:
-    """Return the loop that tries until what it does raises no `NotYet`."""
+def awaiting(demo: Demo, seconds: float) -> Retrying:
+    """Return the loop that tries until what it does raises no `NotYet`, or the demonstration is stopped."""
+
+    def go_on(_state: RetryCallState) -> None:
+        if demo.stopped.is_set():
+            raise DemoError("stopped")
+
     return Retrying(
         retry=retry_if_exception_type(NotYet),
         stop=stop_after_delay(seconds),
         wait=wait_fixed(0.5),
+        before=go_on,
         reraise=True,
     )
 
@@ -112,40 +123,50 @@ def run(demo: Demo, keep: bool) -> dict[str, Any]:
         Something does not hold, or cannot be started.
     """
     _begin_empty(demo)
-    try:
-        _run_stages(demo)
-        demo.report["kept"] = keep
-        if keep:
-            lifecycle.up(demo.settings, ["live_feed"])
-    except BaseException:
-        lifecycle.down(demo.settings)
-        raise
+    with ThreadPoolExecutor() as pool:
+        try:
+            _run_stages(demo, pool)
+            demo.report["kept"] = keep
+            if keep:
+                lifecycle.up(demo.settings, ["live_feed"])
+        except BaseException:
+            _stop(demo)
+            raise
     if not keep:
         with demo.stage("stop the stack"):
             lifecycle.down(demo.settings)
     return demo.report
 
 
-def _run_stages(demo: Demo) -> None:
+def _stop(demo: Demo) -> None:
+    """Stop everything, however impatiently Ctrl-C is pressed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    demo.say("stopping the stack")
+    demo.stopped.set()
+    lifecycle.down(demo.settings)
+
+
+def _run_stages(demo: Demo, pool: ThreadPoolExecutor) -> None:
     with demo.stage("start the servers"):
         lifecycle.up(demo.settings, SERVERS, lambda name, text: demo.say(f"{name}: {text}"))
     with demo.stage("declare topics, collections, data sources"):
         _declare(demo.settings)
     with demo.stage("register clients, elements, installations"):
         _register(demo)
-    with ThreadPoolExecutor() as pool:
-        wind = pool.submit(_start_wind, demo)
-        with demo.stage("replay measurements"):
-            lifecycle.up(demo.settings, [program.name for program in LANDING])
-            _replay(demo)
-        with demo.stage("land them"):
-            _await_landed(demo)
-        live = pool.submit(_live_feed, demo, wind)
-        with demo.stage("compute the hours"):
-            _batch(demo, pool)
-        with demo.stage("live feed"):
-            live.result()
-            _await_landed(demo)
+    wind = pool.submit(_start_wind, demo)
+    with demo.stage("replay measurements"):
+        lifecycle.up(demo.settings, [program.name for program in LANDING])
+        _replay(demo)
+    with demo.stage("land them"):
+        await_landed(demo)
+    live = pool.submit(_live_feed, demo, wind)
+    with demo.stage("compute the hours"):
+        _batch(demo, pool)
+    with demo.stage("live feed"):
+        live.result()
+        await_landed(demo)
     with demo.stage("dashboard"):
         _dashboard(demo)
     with demo.stage("reconcile"):
@@ -180,7 +201,6 @@ def _declare(settings: Settings) -> None:
 def _register(demo: Demo) -> None:
     from couchbase_admin.add_new_element import add_element
     from couchbase_admin.add_new_install import add_client, add_install
-
     from couchbase_admin.store import RegistryStore
 
     store = RegistryStore.open(demo.settings, operator="demo")
@@ -213,20 +233,18 @@ def _replay(demo: Demo) -> None:
     demo.say(f"{sent} messages of {demo.days} days")
 
 
-def _await_landed(demo: Demo) -> None:
+def await_landed(demo: Demo) -> None:
     """Wait until landing has consumed everything that is in the topics."""
     from kafka_consumers.landing import counts
     from selfgen.clients.kafka import end_offsets
 
-    for attempt in awaiting(240):
+    for attempt in awaiting(demo, 240):
         with attempt:
             consumed = {topic: count["consumed"] for topic, count in counts(demo.settings).items()}
             for topic in KINDS:
                 sent = sum(end_offsets(demo.settings, topic).values())
                 if consumed.get(topic, 0) < sent:
-                    raise NotYet(
-                        f"{topic}: {consumed.get(topic, 0)} of {sent} messages were landed or refused"
-                    )
+                    raise NotYet(f"{topic}: {consumed.get(topic, 0)} of {sent} messages were landed or refused")
 
 
 def _batch(demo: Demo, pool: ThreadPoolExecutor) -> None:
@@ -251,7 +269,7 @@ def _live_feed(demo: Demo, wind: Future[None]) -> None:
     lifecycle.up(demo.settings, ["live_feed"])
     demo.say(f"live feed: devices send for {LIVE_SECONDS} s")
     end = time.monotonic() + LIVE_SECONDS
-    for attempt in awaiting(LIVE_SECONDS + 120):
+    for attempt in awaiting(demo, LIVE_SECONDS + 120):
         with attempt:
             if time.monotonic() < end:
                 raise NotYet("the live feed goes on")
@@ -280,14 +298,14 @@ def _reconcile(demo: Demo) -> None:
     """Fill the report, and raise where something does not hold."""
     settings = demo.settings
     wrong: list[str] = []
-    topics = _topics(demo, wrong)
+    topics = count_topics(demo, wrong)
     energy = _energy_difference(demo, wrong)
-    wind = _wind(demo, wrong)
-    for attempt in awaiting(60):
+    wind = count_wind(demo, wrong)
+    for attempt in awaiting(demo, 2 * PATIENCE_S):
         with attempt:
             datasources = {name: _rows(settings, name) for name in DATASOURCES}
             empty = [name for name, rows in datasources.items() if not rows]
-            if empty and attempt.retry_state.seconds_since_start < 50:
+            if empty and (attempt.retry_state.seconds_since_start or 0) < PATIENCE_S:
                 raise NotYet(f"no rows yet: {empty}")
     wrong += [f"data source {name} has no rows" for name in empty]
     demo.report |= {
@@ -303,7 +321,7 @@ def _reconcile(demo: Demo) -> None:
     }
 
 
-def _topics(demo: Demo, wrong: list[str]) -> dict[str, Any]:
+def count_topics(demo: Demo, wrong: list[str]) -> dict[str, Any]:
     """Count each topic: produced (by the log of what Kafka took) against what landing and the stores say."""
     from kafka_consumers.landing import counts, stored
 
@@ -359,7 +377,7 @@ def _energy_difference(demo: Demo, wrong: list[str]) -> float:
     return round(difference, 6)
 
 
-def _wind(demo: Demo, wrong: list[str]) -> dict[str, int]:
+def count_wind(demo: Demo, wrong: list[str]) -> dict[str, int]:
     """Compare the samples of all wind windows in Druid with the distinct readings that were sent."""
     from selfgen.clients import druid
 
@@ -371,11 +389,11 @@ def _wind(demo: Demo, wrong: list[str]) -> dict[str, int]:
         "WHERE TIMESTAMP_TO_MILLIS(__time) >= %(since)s AND TIMESTAMP_TO_MILLIS(__time) < %(until)s"
     )
     found = 0
-    for attempt in awaiting(60):
+    for attempt in awaiting(demo, 2 * PATIENCE_S):
         with attempt:
             rows = druid.query(demo.settings, sql, {"since": since_ms // 1000 * 1000, "until": until_ms})
             found = int(rows[0]["samples"] or 0)
-            if found < expected and attempt.retry_state.seconds_since_start < 50:
+            if found < expected and (attempt.retry_state.seconds_since_start or 0) < PATIENCE_S:
                 raise NotYet(f"{found} of {expected} wind readings are in windows")
     if found != expected:
         wrong.append(f"wind: {expected} distinct readings sent, {found} in the windows of Druid")

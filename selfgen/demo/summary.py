@@ -14,15 +14,15 @@ from selfgen.clients import druid
 from selfgen.settings import Settings
 
 CLIENTS = """
-SELECT client_id, MAX(name || ' ' || apell_1) AS name, MAX(postal_code) AS postal_code, MAX(time_zone) AS time_zone,
-       COUNT(DISTINCT panel_id) AS panels, MAX(local_date) AS last_date
+SELECT client_id, LATEST(name, 256) AS name, LATEST(apell_1, 256) AS apell_1, LATEST(postal_code, 64) AS postal_code,
+       LATEST(time_zone, 64) AS time_zone, COUNT(DISTINCT panel_id) AS panels
 FROM panel_report WHERE client_id IS NOT NULL GROUP BY client_id ORDER BY client_id"""
 ENERGY = """
 SELECT client_id, local_date, SUM(power_gen) AS energy, AVG(completeness) AS completeness
 FROM panel_report WHERE client_id IS NOT NULL GROUP BY client_id, local_date"""
 MONTH = """
-SELECT client_id, SUM(month) AS month FROM (
-  SELECT client_id, panel_id, LATEST(acum_month) AS month FROM panel_report GROUP BY client_id, panel_id
+SELECT client_id, SUM(acum) AS energy_month FROM (
+  SELECT client_id, panel_id, LATEST(acum_month) AS acum FROM panel_report GROUP BY client_id, panel_id
 ) GROUP BY client_id"""
 WIND = """
 SELECT wind_id, LATEST(name, 128) AS name, LATEST(postal_code, 32) AS postal_code, MAX(__time) AS last_window,
@@ -44,7 +44,7 @@ class Figures:
 
 def read(settings: Settings) -> Figures:
     """Read energy by client, the latest wind, and the latest alarms from Druid."""
-    month = {row["client_id"]: row["month"] for row in druid.query(settings, MONTH)}
+    month = {row["client_id"]: row["energy_month"] for row in druid.query(settings, MONTH)}
     days: dict[str, dict[str, dict[str, Any]]] = {}
     for row in druid.query(settings, ENERGY):
         days.setdefault(row["client_id"], {})[row["local_date"]] = row
@@ -53,9 +53,7 @@ def read(settings: Settings) -> Figures:
         dates = sorted(days[client["client_id"]])
         last = dates[-2] if len(dates) > 1 else dates[-1]  # the newest day is still under way
         day = days[client["client_id"]][last]
-        clients.append(
-            client | {"day": last, "energy_day": day["energy"], "energy_month": month[client["client_id"]]}
-        )
+        clients.append(client | {"day": last, "energy_day": day["energy"], "energy_month": month[client["client_id"]]})
     alarms: list[dict[str, Any]] = []
     for datasource, element in (
         ("panel_alarm", "panel_id"),
@@ -105,7 +103,8 @@ def _clients(rows: list[dict[str, Any]]) -> Table:
     )
     for row in rows:
         table.add_row(
-            row["name"].strip(), row["postal_code"], row["time_zone"], str(row["panels"]), row["day"],
+            f"{row['name']} {row['apell_1'] or ''}".strip(), row["postal_code"], row["time_zone"], str(row["panels"]),
+            row["day"],
             f"{row['energy_day'] / 1000:,.2f}", f"{row['energy_month'] / 1000:,.2f}",
         )  # fmt: skip
     return table
@@ -145,9 +144,7 @@ def _reconciliation(report: dict[str, Any]) -> RenderableType:
     for topic, counts in report["topics"].items():
         why = ", ".join(f"{reason} {count}" for reason, count in counts["refused"].items())
         refused = str(sum(counts["refused"].values()))
-        table.add_row(
-            topic, str(counts["produced"]), str(counts["landed"]), str(counts["duplicates"]), refused, why
-        )
+        table.add_row(topic, str(counts["produced"]), str(counts["landed"]), str(counts["duplicates"]), refused, why)
     wind = report["wind_samples"]
     lines = Text(
         f"\npanel energy in Druid − independent computation = {report['energy_difference_wh']:.6f} Wh "
@@ -171,7 +168,5 @@ def _end(report: dict[str, Any], seconds: float) -> Panel:
         f"\nFlink      {addresses['flink']}\nDruid      {addresses['druid']}"
     )
     if not report.get("kept"):
-        text += (
-            "\n\nThe stack is stopped now; `selfgen demo --keep` leaves it running, and the devices sending."
-        )
+        text += "\n\nThe stack is stopped now; `selfgen demo --keep` leaves it running, and the devices sending."
     return Panel(text, border_style="green" if report["ok"] else "red", expand=False)

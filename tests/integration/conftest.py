@@ -31,8 +31,10 @@ class Stack:
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    settings = use(free_port_base(), "test")
+    base = free_port_base()
+    settings = use(base, f"test-{base}")
     shutil.rmtree(settings.build_dir, ignore_errors=True)
     yield Stack(settings)
     lifecycle.down(settings)
     assert leftovers(settings) == []
+    shutil.rmtree(settings.build_dir, ignore_errors=True)

@@ -6,13 +6,12 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import msgspec
 
-from couchbase_admin.store import Change, RegistryStore, Versioned, families
+from couchbase_admin.store import Change, RegistryStore, families
 from selfgen.clients.couchbase import CasMismatch, Documents, KeyExists, Stored, Write, connect
-from selfgen.registry import KINDS, Client, relations_key
+from selfgen.registry import DOCUMENT, KINDS, Client, Relations, client_key, element_key, relations_key
 from selfgen.settings import Settings
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -110,56 +109,49 @@ def a_client(client_id: str, **fields) -> Client:
 
 def broken_rules(store: RegistryStore) -> list[str]:
     """Return every rule of the registry that does not hold."""
-    found = []
+    found: list[str] = []
+    listed = {family: store.ids(family) for family in families()}
+    keys = [f"{family}::{one}" for family, ids in listed.items() for one in ids]
+    stored = store.documents.get_many(keys)
+    of_client = {one: set(store.elements_of(one)) for one in listed["client"] if client_key(one) in stored}
     for kind in KINDS:
-        ids = store.ids({"panel": "panel", "light": "sensor_light", "wind": "sensor_wind"}[kind])
-        for one, read in store.relations_of(kind, ids).items():
-            found += _broken_relations(store, kind, one, read)
-    for family in families():
-        for one in store.ids(family):
-            key = f"{family}::{one}"
-            found += _broken_history(store, key)
-    return found
+        for one, read in store.relations_of(kind, listed[DOCUMENT[kind]]).items():
+            if element_key(kind, one) not in stored and read.value.periods:
+                found.append(f"{kind} {one} has relations, but does not exist")
+            found += _broken_periods(read.value, of_client)
+            if not read.derived:
+                keys.append(relations_key(kind, one))
+    return found + _broken_histories(store, keys)
 
 
-def _broken_relations(store: RegistryStore, kind, one: str, read: Versioned) -> list[str]:
+def _broken_periods(relations: Relations, of_client: dict[str, set[tuple[str, str]]]) -> list[str]:
+    name = f"{relations.kind} {relations.element_id}"
     found = []
-    if store.element(kind, one) is None and read.value.periods:
-        found.append(f"{kind} {one} has relations, but does not exist")
     end = None
-    for position, period in enumerate(read.value.periods):
-        if store.client(period.client_id) is None:
-            found.append(f"{kind} {one}: client {period.client_id} does not exist")
-        if (kind, one) not in store.elements_of(period.client_id):
-            found.append(f"{kind} {one} is not listed with client {period.client_id}")
+    for position, period in enumerate(relations.periods):
+        if (relations.kind, relations.element_id) not in of_client.get(period.client_id, ()):
+            found.append(f"{name} is not listed with client {period.client_id}, or that does not exist")
         if position and (end is None or period.init_date < end):
-            found.append(f"{kind} {one}: periods overlap at {period.init_date}")
+            found.append(f"{name}: periods overlap at {period.init_date}")
         if period.end_date is not None and period.end_date <= period.init_date:
-            found.append(f"{kind} {one}: a period ends before it begins")
+            found.append(f"{name}: a period ends before it begins")
         end = period.end_date
-    if read.value.retired and read.value.periods and (end is None or end > read.value.retired):
-        found.append(f"{kind} {one} is retired, but somebody has it")
-    if not read.derived:
-        found += _broken_history(store, relations_key(kind, one))
+    if relations.retired and relations.periods and (end is None or end > relations.retired):
+        found.append(f"{name} is retired, but somebody has it")
     return found
 
 
-def _broken_history(store: RegistryStore, key: str) -> list[str]:
-    stored = store.documents.get(key)
-    if stored is None:
-        return []
-    changes: list[Change] = store.history([key])
-    if not changes:
-        return [f"{key} has no history"]
+def _broken_histories(store: RegistryStore, keys: list[str]) -> list[str]:
     found = []
-    if changes[0].previous is not None:
-        found.append(f"{key}: the history does not begin")
-    for earlier, later in pairwise(changes):
-        if later.previous != earlier.change_id:
+    stored = store.documents.get_many(keys)
+    changes: dict[str, list[Change]] = {key: [] for key in stored}
+    for change in store.history(keys):
+        changes[change.key].append(change)
+    for key, chain in changes.items():
+        if [change.previous for change in chain] != [None, *(change.change_id for change in chain[:-1])]:
             found.append(f"{key}: the history has a gap")
-    last = msgspec.json.decode(changes[-1].after)
-    now = msgspec.json.decode(stored.content)
-    now.pop("last_change")
-    if last != now:
-        found.append(f"{key}: the history ends with {last}, the document is {now}")
+        now = msgspec.json.decode(stored[key].content)
+        now.pop("last_change")
+        if not chain or msgspec.json.decode(chain[-1].after) != now:
+            found.append(f"{key}: the history does not end with {now}")
     return found

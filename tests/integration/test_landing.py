@@ -361,7 +361,7 @@ def test_readings_expire_but_never_before_their_hour_is_computed(entrance: Entra
     assert mongo.expire(entrance.database, "panel", entrance.hour_ms + HOUR_MS) == 6
     assert entrance.database["topic"].count_documents({}) == 6
     # a consumer does it by itself, once an hour
-    aged = entrance.settings.model_copy(update={"raw_retention_days": 1 / 24})
+    aged = entrance.settings.model_copy(update={"raw_retention_days": 1 / 48})
     entrance.settings = aged
     with entrance.landing():
         wait_for(lambda: entrance.database["topic"].count_documents({}) == 0)

@@ -91,9 +91,7 @@ def test_a_port_in_use_is_named_with_its_holder(lean):
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", lean.port("zookeeper")))
         holder.listen()
-        with pytest.raises(
-            StackError, match=rf"port {lean.port('zookeeper')}, .* in use by process {os.getpid()}"
-        ):
+        with pytest.raises(StackError, match=rf"port {lean.port('zookeeper')}, .* in use by process {os.getpid()}"):
             lifecycle.up(lean, ["zookeeper"])
 
 

@@ -66,7 +66,7 @@ def untroubled() -> list[Message]:
 # -- counts ------------------------------------------------------------------------------------------
 
 
-@hypothesis_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**31),
     duplicated=st.floats(0, 0.3),
@@ -110,7 +110,7 @@ def test_the_contract_accepts_what_is_to_land(untroubled: list[Message]) -> None
 
 
 def test_same_arguments_same_bytes_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet, end = make_fleet(3), START + timedelta(hours=30)
+    fleet, end = make_fleet(3), START + timedelta(hours=26)
     faults = random_faults(fleet, START, end, 0.7, seed=1)
 
     def run() -> list[Message]:
@@ -340,16 +340,19 @@ def test_command_says_what_is_wrong(extra: list[str], said: str) -> None:
 
 def test_memory_does_not_grow_with_the_span() -> None:
     program = """
-import sys, resource
+import sys
 from datetime import UTC, datetime, timedelta
+from selfgen.simulation import generate as module
 from selfgen.simulation.fleet import make_fleet
-from selfgen.simulation.generate import generate
+module.SLICE = 20_000
 start = datetime(2026, 6, 1, tzinfo=UTC)
 made = sum(
     batch.lines().nbytes > 0 and len(batch)
-    for batch in generate(make_fleet(30), start, start + timedelta(hours=int(sys.argv[1])))
+    for batch in module.generate(make_fleet(4, winds=8), start, start + timedelta(hours=int(sys.argv[1])))
 )
-print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# not getrusage: its peak is at least that of the process that started this one
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(made, peak.split()[1])
 """
 
     def run(hours: int) -> tuple[int, int]:
@@ -357,6 +360,6 @@ print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         made, peak = map(int, output.split())
         return made, peak
 
-    (few, low), (many, high) = run(2), run(10)
-    assert many > 4.9 * few > 1_000_000
-    assert high < 1.15 * low
+    (few, low), (many, high) = run(1), run(6)
+    assert many > 5.9 * few > 500_000
+    assert high < 1.12 * low

@@ -1,0 +1,134 @@
+"""The demonstration, run as a newcomer runs it, and what its report says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tenacity import retry, stop_after_delay, wait_fixed
+
+from selfgen.columns import DATASOURCES
+from selfgen.demo import run
+from selfgen.settings import Settings
+from stack import lifecycle
+from stack.servers import SERVERS
+from stack.supervisor import leftovers
+from tests.browser import open_dashboard
+from tests.ports import free_port_base, use
+
+SELFGEN = str(Path(sys.executable).with_name("selfgen"))
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    settings = use(free_port_base(), "test-demo")
+    shutil.rmtree(settings.build_dir, ignore_errors=True)
+    yield settings
+    lifecycle.down(settings)
+    assert leftovers(settings) == []
+
+
+@pytest.fixture(scope="module")
+def report(settings) -> dict[str, Any]:
+    path = settings.build_dir / "report.json"
+    done = subprocess.run(
+        [SELFGEN, "demo", "--keep", "--report", str(path)],
+        capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1", "COLUMNS": "160"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert "All of it holds" in done.stdout
+    return json.loads(path.read_text())
+
+
+def test_everything_produced_is_accounted_for(report):
+    assert report["ok"] is True
+    assert set(report["topics"]) == {"wind", "light", "panel"}
+    for counts in report["topics"].values():
+        assert counts["landed"] > 1000
+        assert counts["duplicates"] > 10
+        assert len(counts["refused"]) == 10  # every reason
+        refused = sum(counts["refused"].values())
+        assert counts["produced"] == counts["landed"] + counts["duplicates"] + counts["replaced"] + refused
+
+
+def test_energy_equals_the_independent_computation(report):
+    assert report["energy_wh"] > 100_000
+    assert report["energy_difference_wh"] == 0
+
+
+def test_every_data_source_has_rows(report):
+    assert set(report["datasources"]) == set(DATASOURCES)
+    assert all(rows > 0 for rows in report["datasources"].values())
+
+
+def test_every_wind_reading_is_in_a_window_once(report):
+    assert report["wind_samples"]["sent"] > 100
+    assert report["wind_samples"]["in_windows"] == report["wind_samples"]["sent"]
+
+
+def test_memory_is_within_bounds(report):
+    assert set(SERVERS) <= set(report["memory_mib"])
+    assert sum(report["memory_mib"].values()) < 6 * 1024
+
+
+def test_the_dashboard_draws_every_chart(report, settings):
+    state = open_dashboard(settings, "selfgen-overview", settings.build_dir / "overview.png")
+    assert state.charts
+    assert state.errors == []
+
+
+def test_what_was_refused_lists_with_its_reason(report):
+    done = subprocess.run([SELFGEN, "rejected", "list", "--json"], capture_output=True, text=True, check=True)
+    assert "malformed_json" in done.stdout
+
+
+def test_the_demonstration_does_not_touch_what_is_not_its_own(report, settings):
+    mark = settings.stack_dir / "demo-data"
+    mark.rename(mark.with_suffix(".kept"))
+    try:
+        done = subprocess.run([SELFGEN, "demo"], capture_output=True, text=True, check=False)
+    finally:
+        mark.with_suffix(".kept").rename(mark)
+    assert done.returncode == 1
+    assert "hold data that are not a demonstration's" in done.stderr.replace("\n", " ")
+
+
+def test_killed_servers_lose_and_double_nothing(report, settings):
+    """Kill each server while the devices send; afterwards every reading of every topic is accounted for, once."""
+    for server in ("kafka", "mongodb", "couchbase", "zookeeper", "jobmanager", "taskmanager", "indexer", "broker"):
+        kill(settings, server)
+    demo = run.Demo(settings, days=1, say=print, stage_seen=lambda _name, _seconds: None)
+    lifecycle.down(settings, ["live_feed"])
+    run.await_landed(demo)
+    wrong: list[str] = []
+    topics = run.count_topics(demo, wrong)
+    wind = run.count_wind(demo, wrong)
+    assert wrong == []
+    assert wind["sent"] > report["wind_samples"]["sent"]
+    assert topics["wind"]["produced"] > report["topics"]["wind"]["produced"]
+
+
+def kill(settings: Settings, server: str) -> None:
+    """Kill a server, and wait until the supervisor has it ready again."""
+
+    def state() -> lifecycle.Status:
+        return next(state for state in lifecycle.status(settings) if state.name == server)
+
+    killed = state().pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+
+    @retry(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True)
+    def back() -> None:
+        now = state()
+        assert (now.state, now.pid != killed) == ("ready", True), now
+
+    back()

@@ -1,0 +1,164 @@
+"""The parts of landing that need no server: documents, delays, the operators' alarms, the picture."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import bson
+import numpy as np
+import pytest
+from bson.int64 import Int64
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kafka_consumers import documents
+from kafka_consumers.entrance import Bounds, Numbers, judge
+from kafka_consumers.performance import DelaySketch
+from selfgen.cli.entrance import sparkline
+from selfgen.messages import as_object, decode
+
+NOW_MS = 1_795_342_500_000
+
+_text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+_messages = st.fixed_dictionaries(
+    {
+        "panel_id": _text,
+        "timestamp": st.integers(NOW_MS - 10**9, NOW_MS)
+        | st.sampled_from(["2026-11-22T10:15:00Z", "2026-11-22T11:15:00.123+01:00"]),
+        "power": st.floats(-1000, 1e7),
+    },
+    optional={
+        "energy": st.floats(0, 1e9) | st.none(),
+        "temperature": st.floats(-50, 90),
+        "note": st.text(max_size=3),
+    },
+)
+
+
+def encoded(messages: list[dict[str, Any]], owner: str | None = "C1") -> tuple[list[str], list[bytes]]:
+    batch = decode("panel", [json.dumps(message).encode() for message in messages], NOW_MS)
+    assert batch.refused == []
+    size = len(messages)
+    origin = documents.Origin(
+        np.arange(size) % 3, np.arange(size) + 2**40, [owner] * size, ["28013"] * size, received_ms=NOW_MS
+    )
+    ids = documents.identities(batch)
+    return ids, documents.encode(batch, ids, origin)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=st.lists(_messages, min_size=1, max_size=6), owner=st.none() | st.text(max_size=5))
+def test_a_batch_encodes_as_its_documents_would(messages: list[dict[str, Any]], owner: str | None) -> None:
+    ids, found = encoded(messages, owner)
+    batch = decode("panel", [json.dumps(message).encode() for message in messages], NOW_MS)
+    for place, encoded_document in enumerate(found):
+        expected = documents.document(
+            "panel",
+            ids[place],
+            messages[place]["panel_id"],
+            int(batch.event_times_ms[place]),
+            as_object(batch.messages[place]),
+            client_id=owner,
+            postal_code="28013",
+            received_ms=NOW_MS,
+            partition=place % 3,
+            offset=place + 2**40,
+        )
+        assert encoded_document == bson.encode(expected)
+
+
+def panel(**fields: Any) -> bytes:
+    _, [document] = encoded([{"panel_id": "p1", "timestamp": NOW_MS, "power": 1, **fields}])
+    return document
+
+
+def test_split_gives_the_documents_by_identity() -> None:
+    _, found = encoded([{"panel_id": name, "timestamp": NOW_MS, "power": 1} for name in ("a", "é", "long name")])
+    assert documents.split(b"".join(found)) == {bson.decode(one)["_id"].encode(): one for one in found}
+
+
+def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
+    assert documents.same_value(panel(), panel())
+    assert documents.same_value(panel(a=1, b=2), panel(b=2, a=1))
+    assert not documents.same_value(panel(), panel(power=2))
+    assert not documents.same_value(panel(), panel(note="x"))
+
+
+def test_a_message_is_known_by_its_partition_and_offset() -> None:
+    other = bson.decode(panel())
+    other["kafka"]["offset"] = Int64(other["kafka"]["offset"] + 1)
+    other["kafka"]["partition"] = 0
+    assert documents.same_message(panel(), panel(power=2))
+    assert not documents.same_message(panel(), bson.encode(other))
+    assert documents.origin(panel()) == (0, 2**40)
+
+
+def test_identities_sort_by_time() -> None:
+    ids, _ = encoded(
+        [{"panel_id": "z", "timestamp": time, "power": 1} for time in (946_684_800_000, 10**12 - 1, 10**12, NOW_MS)]
+    )
+    assert ids == sorted(ids)
+
+
+@settings(max_examples=100, deadline=None)
+@given(delays=st.lists(st.floats(0.001, 1e8), min_size=1, max_size=200), share=st.sampled_from([0.5, 0.95, 0.99]))
+def test_quantiles_are_right_within_one_percent(delays: list[float], share: float) -> None:
+    sketch, other = DelaySketch(), DelaySketch()
+    sketch.add(np.array(delays[::2]))
+    other.add(np.array(delays[1::2]))
+    sketch.merge(other)
+    exact = sorted(delays)[max(int(np.ceil(share * len(delays))) - 1, 0)]
+    assert sketch.quantile(share) == pytest.approx(exact, rel=0.0101)
+    assert sketch.greatest_s == max(delays)
+
+
+def test_a_clock_ahead_is_no_delay() -> None:
+    sketch = DelaySketch()
+    assert sketch.quantile(0.5) is None
+    sketch.add(np.array([-5.0, -1.0]))
+    assert sketch.quantile(0.5) == 0.0
+    assert sketch.greatest_s == 0.0
+
+
+def follow(lags: list[int], bounds: Bounds) -> list[tuple[int, str, str]]:
+    """Report these lags every 10 s; return what was raised and cleared, and when (s)."""
+    state: dict[str, Any] = {}
+    seen = []
+    for number, lag in enumerate(lags):
+        state, events = judge(state, Numbers(lag=lag), number * 10_000, bounds)
+        seen += [(number * 10, event.code, event.state) for event in events]
+    return seen
+
+
+def test_a_growing_lag_raises_once_and_clears_once() -> None:
+    lags = [0, 20_000, 30_000, 40_000, 50_000, 60_000, 40_000, 8_000, 6_000, 4_000, 0, 20_000, 0]
+    assert follow(lags, Bounds()) == [(40, "lag_growing", "raised"), (90, "lag_growing", "cleared")]
+
+
+def test_a_large_lag_that_falls_is_no_alarm() -> None:
+    assert follow([90_000, 80_000, 70_000, 60_000, 50_000, 40_000, 30_000], Bounds()) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "code"),
+    [
+        (Numbers(lag=0, delay_p95_s=61.0), Numbers(lag=0, delay_p95_s=29.0), "delay"),
+        (Numbers(lag=0, messages=100, rejected=6), Numbers(lag=0, messages=100, rejected=2), "refused_share"),
+        (Numbers(lag=0, silent_s=901.0), Numbers(lag=0, silent_s=1.0), "silent"),
+    ],
+)
+def test_each_condition_raises_after_its_hold_and_clears(bad: Numbers, good: Numbers, code: str) -> None:
+    state: dict[str, Any] = {}
+    seen = []
+    for number, numbers in enumerate([bad, bad, bad, bad, bad, Numbers(lag=0), good, good]):
+        state, events = judge(state, numbers, number * 10_000, Bounds())
+        seen += [(number, event.code, event.state, event.since_ms) for event in events]
+    assert seen == [(3, code, "raised", 0), (6, code, "cleared", 0)]
+    assert state == {}
+
+
+def test_sparkline() -> None:
+    assert sparkline([0, 1, 2, 4], width=3) == "▃▅█"
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([]) == ""

@@ -1,0 +1,101 @@
+"""What the hourly jobs do with arrays, without the cluster."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flink_jobs import slots
+from selfgen.calendar import parse_hour
+from selfgen.columns import Column
+
+HOUR_MS = 3_600_000
+START = datetime(2026, 6, 1, 12, tzinfo=UTC)
+START_MS = slots.milliseconds(START)
+
+
+def history(**changed: object) -> pd.DataFrame:
+    row = {
+        "element_id": "p1", "init": pd.Timestamp("2020-01-01", tz="UTC"), "end": pd.NaT, "client_id": "c1",
+        "name": "Lucía", "apell_1": None, "apell_2": None, "address": None, "postal_code": "28013", "client_type": None,
+        "model": None, "manufacture_date": None, "install_date": None, "latitude": 40.4, "longitude": -3.7,
+        "time_zone": "Europe/Madrid", "power_cap": 1000.0, "tilt": 30.0, "azimuth": 180.0, "variable_data": {},
+    } | changed  # fmt: skip
+    frame = pd.DataFrame([row])
+    return frame.assign(end=pd.to_datetime(frame["end"], utc=True))
+
+
+def readings(minutes: range, watts: float = 600.0) -> pd.DataFrame:
+    times = [START_MS + minute * 60_000 for minute in minutes]
+    return pd.DataFrame({"element_id": "p1", "time": times, "power": watts, "energy": np.nan})
+
+
+def make(read: pd.DataFrame, owners: pd.DataFrame, hours: int = 2) -> pd.DataFrame:
+    return slots.make_slots(read, owners, slots.PANEL, START_MS, START_MS + hours * HOUR_MS, max_gap_s=300)
+
+
+def test_splits_cover_the_range_without_gap_or_overlap():
+    found = slots.splits(START, START + timedelta(hours=30))
+    assert found[0][0] == START_MS
+    assert found[-1][1] == START_MS + 30 * HOUR_MS
+    assert all(before[1] == after[0] for before, after in pairwise(found))
+
+
+def test_a_slot_carries_energy_owner_clock_and_references():
+    found = make(readings(range(121)), history())
+    first = found.iloc[0]
+    assert first["generated"] == pytest.approx(600)
+    assert (first["client_id"], first["postal_code"], first["daylight"]) == ("c1", "28013", 1)
+    assert first["local_time"] == "2026-06-01T14:00:00+02:00"
+    assert first["reference_hour"] == START_MS - HOUR_MS
+    assert first["reference_day"] == START_MS - 24 * HOUR_MS
+
+
+def test_an_unknown_element_keeps_its_energy_and_has_no_owner():
+    found = make(readings(range(61)), history()[:0], hours=1)
+    assert found["generated"].sum() == pytest.approx(600)
+    assert found["client_id"].isna().all()
+
+
+def test_an_owner_that_changes_within_a_slot_splits_it():
+    moved = pd.concat(
+        [
+            history(end=pd.Timestamp(START, tz=None).tz_convert("UTC") + pd.Timedelta(minutes=20)),
+            history(init=pd.Timestamp(START) + pd.Timedelta(minutes=20), client_id="c2"),
+        ],
+        ignore_index=True,
+    )
+    found = make(readings(range(61)), moved, hours=1).set_index("client_id")["generated"]
+    assert found["c1"] == pytest.approx(200)
+    assert found["c2"] == pytest.approx(400)
+
+
+def test_silent_slots_are_added_while_somebody_has_the_element():
+    owners = history(end=pd.Timestamp(START) + pd.Timedelta(hours=4))
+    found = slots.with_absent(make(readings(range(61)), owners, hours=1), owners, START_MS + 6 * HOUR_MS)
+    assert found["slot_start"].tolist() == [START_MS + hour * HOUR_MS for hour in range(4)]
+    assert found["completeness"].tolist() == pytest.approx([1, 0, 0, 0])
+    assert found["samples"].tolist()[1:] == [0, 0, 0]
+    assert (found["client_id"] == "c1").all()
+
+
+def test_rows_for_flink_have_none_where_there_is_nothing():
+    frame = pd.DataFrame({"a": [1.0, np.nan], "b": ["x", None], "c": [2.0, np.nan]})
+    columns = (Column("a", "double", "A"), Column("b", "string", "B"), Column("c", "long", "C"))
+    rows = list(slots.as_rows(frame, columns))
+    assert rows == [(1.0, "x", 2), (None, None, None)]
+    assert type(rows[0][2]) is int
+
+
+@pytest.mark.parametrize("text", ["2026-06-01T12:30", "2026-06-01T12:00+05:45", "yesterday"])
+def test_an_hour_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match=r"full UTC hour|isoformat"):
+        parse_hour(text)
+
+
+def test_an_hour_may_be_written_with_an_offset():
+    assert parse_hour("2026-06-01T14:00+02:00") == START == parse_hour("2026-06-01T12")
