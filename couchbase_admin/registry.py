@@ -102,7 +102,7 @@ class Registry:
     def __reduce__(self) -> tuple[Any, ...]:
         return Registry, (self._settings,)
 
-    def lookup(self, kind: Kind, element_ids: Sequence[str], event_times_ms: ArrayLike) -> pd.DataFrame:
+    def lookup(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> pd.DataFrame:
         """Return what is known of elements at event times.
 
         Parameters

@@ -42,18 +42,12 @@ PORT_OFFSETS: dict[str, int] = {
 class Settings(BaseSettings):
     """The settings of every process; read from the environment, then from `.env` at the project's root."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SELFGEN_", env_file=ROOT / ".env", extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SELFGEN_", env_file=ROOT / ".env", extra="ignore", frozen=True)
 
     # where things are
-    build_dir: Path = Field(
-        ROOT / "build", description="Folder of everything that is made: jars, data, logs, reports"
-    )
+    build_dir: Path = Field(ROOT / "build", description="Folder of everything that is made: jars, data, logs, reports")
     host: str = Field("127.0.0.1", description="Address the local stack listens on")
-    port_base: int = Field(
-        18000, ge=1024, le=65400, description="First port of the local stack; the rest follow it"
-    )
+    port_base: int = Field(18000, ge=1024, le=65400, description="First port of the local stack; the rest follow it")
 
     # Kafka
     kafka_bootstrap: str = Field("", description="Kafka's bootstrap servers; empty: the local stack's")
@@ -73,45 +67,33 @@ class Settings(BaseSettings):
     alarm_retention_days: float = Field(400.0, gt=0, description="How long MongoDB's alarms are kept, days")
 
     # Couchbase
-    couchbase_url: str = Field(
-        "", description="Couchbase's connection string; empty: the local stack's stand-in"
-    )
+    couchbase_url: str = Field("", description="Couchbase's connection string; empty: the local stack's stand-in")
     couchbase_user: str = Field("selfgen", description="Couchbase's user")
     couchbase_password: SecretStr = Field(SecretStr("selfgen"), description="Couchbase's password")
     couchbase_bucket: str = Field("selfgen", description="Couchbase's bucket")
     couchbase_scope: str = Field("_default", description="Couchbase's scope")
     couchbase_collection: str = Field("_default", description="Couchbase's collection")
-    couchbase_durability: Literal[
-        "none", "majority", "majority_and_persist_to_active", "persist_to_majority"
-    ] = Field("none", description="When a registry write is acknowledged; the stand-in knows only none")
+    couchbase_durability: Literal["none", "majority", "majority_and_persist_to_active", "persist_to_majority"] = Field(
+        "none", description="When a registry write is acknowledged; the stand-in knows only none"
+    )
     couchbase_ca_certificate: str = Field(
         "", description="Certificate file that couchbases:// trusts; empty: the public authorities"
     )
     couchbase_timeout_s: float = Field(2.5, gt=0, description="Longest wait for Couchbase, s")
-    registry_ttl_s: float = Field(
-        30.0, gt=0, le=45, description="Age of a cached element to read it again, s"
-    )
+    registry_ttl_s: float = Field(30.0, gt=0, le=45, description="Age of a cached element to read it again, s")
     registry_unknown_ttl_s: float = Field(5.0, gt=0, description="The same for unknown elements, s")
     registry_cache_elements: int = Field(50_000, ge=1, description="Most elements of a kind in the cache")
 
     # Druid
-    druid_coordinator_url: str = Field(
-        "", description="Druid's coordinator-overlord; empty: the local stack's"
-    )
+    druid_coordinator_url: str = Field("", description="Druid's coordinator-overlord; empty: the local stack's")
     druid_broker_url: str = Field("", description="Druid's broker; empty: the local stack's")
 
     # Flink
-    flink_target: Literal["remote", "local"] = Field(
-        "remote", description="Run jobs on a cluster, or in the process"
-    )
+    flink_target: Literal["remote", "local"] = Field("remote", description="Run jobs on a cluster, or in the process")
     flink_url: str = Field("", description="host:port of Flink's REST interface; empty: the local stack's")
     flink_parallelism: int = Field(1, ge=1, description="Parallelism of a job")
-    checkpoint_interval_ms: int = Field(
-        1000, ge=100, description="Time between checkpoints of the wind jobs, ms"
-    )
-    wind_watermark_delay_ms: int = Field(
-        2000, ge=0, description="How late a wind reading may be for its window, ms"
-    )
+    checkpoint_interval_ms: int = Field(1000, ge=100, description="Time between checkpoints of the wind jobs, ms")
+    wind_watermark_delay_ms: int = Field(2000, ge=0, description="How late a wind reading may be for its window, ms")
     wind_start_ms: int | None = Field(
         None,
         description="Where the wind job starts without a checkpoint, epoch ms; none: at the first message",
@@ -126,9 +108,7 @@ class Settings(BaseSettings):
     )
 
     # the rules
-    max_gap_s: float = Field(
-        300.0, gt=0, description="Longest gap between samples that still counts as energy, s"
-    )
+    max_gap_s: float = Field(300.0, gt=0, description="Longest gap between samples that still counts as energy, s")
 
     # memory of the local stack's servers, MiB
     kafka_heap_mib: int = Field(384, ge=128, description="Kafka's heap")
@@ -136,14 +116,12 @@ class Settings(BaseSettings):
     couchbase_heap_mib: int = Field(192, ge=64, description="The Couchbase stand-in's heap")
     zookeeper_heap_mib: int = Field(96, ge=64, description="ZooKeeper's heap")
     coordinator_heap_mib: int = Field(256, ge=128, description="Druid coordinator-overlord's heap")
-    broker_heap_mib: int = Field(256, ge=128, description="Druid broker's heap")
+    broker_heap_mib: int = Field(384, ge=128, description="Druid broker's heap")
     historical_heap_mib: int = Field(256, ge=128, description="Druid historical's heap")
     indexer_heap_mib: int = Field(512, ge=256, description="Druid indexer's heap")
     jobmanager_memory_mib: int = Field(640, ge=512, description="Flink JobManager's whole process")
     taskmanager_memory_mib: int = Field(1280, ge=1024, description="Flink TaskManager's whole process")
-    taskmanager_slots: int = Field(
-        6, ge=3, description="Flink TaskManager's slots: the two wind jobs take one each"
-    )
+    taskmanager_slots: int = Field(6, ge=3, description="Flink TaskManager's slots: the two wind jobs take one each")
     superset_workers: int = Field(1, ge=1, description="gunicorn's workers of Superset")
 
     def port(self, name: str) -> int:
@@ -212,9 +190,7 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the variables that give a child process these same settings, over this process's own."""
         values = {
-            f"SELFGEN_{name.upper()}": value.get_secret_value()
-            if isinstance(value, SecretStr)
-            else str(value)
+            f"SELFGEN_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in self
             if value is not None
         }

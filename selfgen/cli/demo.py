@@ -49,6 +49,8 @@ def demo(
         fail(f"{error}")
     except KeyboardInterrupt:
         fail("stopped; the stack is down", 130)
+    except Exception as error:  # a server's client has errors of its own; a newcomer needs the sentence
+        fail(f"{type(error).__name__}: {str(error)[:600]}; servers' logs: {settings.stack_dir / 'logs'}")
     result["seconds"] = round(time.monotonic() - begun, 1)
     path = report or settings.build_dir / "demo.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +15,26 @@ from selfgen.clients import druid
 from selfgen.settings import Settings
 
 CLIENTS = """
-SELECT client_id, LATEST(name, 256) AS name, LATEST(apell_1, 256) AS apell_1, LATEST(postal_code, 64) AS postal_code,
-       LATEST(time_zone, 64) AS time_zone, COUNT(DISTINCT panel_id) AS panels
-FROM panel_report WHERE client_id IS NOT NULL GROUP BY client_id ORDER BY client_id"""
+SELECT client_id, name, apell_1, postal_code, time_zone, COUNT(DISTINCT panel_id) AS panels
+FROM panel_report WHERE client_id IS NOT NULL
+GROUP BY client_id, name, apell_1, postal_code, time_zone ORDER BY client_id"""
 ENERGY = """
-SELECT client_id, local_date, SUM(power_gen) AS energy, AVG(completeness) AS completeness
+SELECT client_id, local_date, SUM(power_gen) AS energy
 FROM panel_report WHERE client_id IS NOT NULL GROUP BY client_id, local_date"""
-MONTH = """
-SELECT client_id, SUM(acum) AS energy_month FROM (
-  SELECT client_id, panel_id, LATEST(acum_month) AS acum FROM panel_report GROUP BY client_id, panel_id
-) GROUP BY client_id"""
+# a running sum never falls, so the greatest of a month is its last
+MONTHS = """
+SELECT client_id, local_month, SUM(produced) AS energy FROM (
+  SELECT client_id, panel_id, SUBSTRING(local_date, 1, 7) AS local_month, MAX(acum_month) AS produced
+  FROM panel_report WHERE client_id IS NOT NULL GROUP BY client_id, panel_id, SUBSTRING(local_date, 1, 7)
+) GROUP BY client_id, local_month"""
 WIND = """
-SELECT wind_id, LATEST(name, 128) AS name, LATEST(postal_code, 32) AS postal_code, MAX(__time) AS last_window,
-       LATEST(wind_speed) AS speed, MAX(wind_gust) AS gust, LATEST(wind_direction) AS direction, SUM(samples) AS samples
-FROM wind_report GROUP BY wind_id ORDER BY wind_id"""
+SELECT w.wind_id, w.name, w.postal_code, w.__time AS last_window, w.wind_speed, w.wind_direction, l.gust
+FROM wind_report AS w JOIN (
+  SELECT wind_id, MAX(__time) AS last_time, MAX(wind_gust) AS gust FROM wind_report GROUP BY wind_id
+) AS l ON w.wind_id = l.wind_id AND w.__time = l.last_time
+WHERE w.__time > TIMESTAMPADD(MINUTE, -10, CURRENT_TIMESTAMP)"""
 ALARMS = """
-SELECT __time AS moment, {element} AS element, name, code, severity, state, text_alarm FROM {datasource}
+SELECT __time AS raised_at, {element} AS element_id, name, code, severity, state, text_alarm FROM {datasource}
 ORDER BY __time DESC LIMIT {limit}"""
 
 
@@ -44,35 +49,30 @@ class Figures:
 
 def read(settings: Settings) -> Figures:
     """Read energy by client, the latest wind, and the latest alarms from Druid."""
-    month = {row["client_id"]: row["energy_month"] for row in druid.query(settings, MONTH)}
-    days: dict[str, dict[str, dict[str, Any]]] = {}
+    days, months = defaultdict[str, dict[str, float]](dict), defaultdict[str, dict[str, float]](dict)
     for row in druid.query(settings, ENERGY):
-        days.setdefault(row["client_id"], {})[row["local_date"]] = row
+        days[row["client_id"]][row["local_date"]] = row["energy"]
+    for row in druid.query(settings, MONTHS):
+        months[row["client_id"]][row["local_month"]] = row["energy"]
     clients = []
     for client in druid.query(settings, CLIENTS):
-        dates = sorted(days[client["client_id"]])
-        last = dates[-2] if len(dates) > 1 else dates[-1]  # the newest day is still under way
-        day = days[client["client_id"]][last]
-        clients.append(client | {"day": last, "energy_day": day["energy"], "energy_month": month[client["client_id"]]})
+        of_day, of_month = days[client["client_id"]], months[client["client_id"]]
+        # the newest day is still under way
+        day = sorted(of_day)[-2:][0]
+        clients.append(client | {"day": day, "energy_day": of_day[day], "energy_month": of_month[max(of_month)]})
     alarms: list[dict[str, Any]] = []
-    for datasource, element in (
-        ("panel_alarm", "panel_id"),
-        ("sensor_alarm", "light_id"),
-        ("wind_alarm", "wind_id"),
-    ):
-        query = ALARMS.format(datasource=datasource, element=element, limit=4)
-        alarms += druid.query(settings, query)
-    return Figures(clients, druid.query(settings, WIND), alarms)
+    for datasource, element in (("panel_alarm", "panel_id"), ("sensor_alarm", "light_id"), ("wind_alarm", "wind_id")):
+        alarms += druid.query(settings, ALARMS.format(datasource=datasource, element=element, limit=4))
+    wind = sorted(druid.query(settings, WIND), key=lambda row: str(row["wind_id"]))
+    return Figures(clients, wind, alarms)
 
 
 def show(console: Console, report: dict[str, Any], figures: Figures, seconds: float) -> None:
     """Print the summary."""
-    console.print()
-    console.print(_clients(figures.clients))
-    console.print(_wind(figures.wind))
-    console.print(_alarms(figures.alarms))
-    console.print(_reconciliation(report))
-    console.print(_end(report, seconds))
+    parts = (_clients(figures.clients), _wind(figures.wind), _alarms(figures.alarms), _reconciliation(report))
+    for part in (*parts, _end(report, seconds)):
+        console.print()
+        console.print(part)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -122,10 +122,10 @@ def _wind(rows: list[dict[str, Any]]) -> Table:
         "from (°)",
     )
     for row in rows:
-        direction = "" if row["direction"] is None else f"{row['direction']:.0f}"
+        direction = "" if row["wind_direction"] is None else f"{row['wind_direction']:.0f}"
         table.add_row(
             row["wind_id"], row["name"], row["postal_code"], str(row["last_window"])[:19].replace("T", " "),
-            f"{row['speed']:.1f}", f"{row['gust']:.1f}", direction,
+            f"{row['wind_speed']:.1f}", f"{row['gust']:.1f}", direction,
         )  # fmt: skip
     return table
 
@@ -134,8 +134,8 @@ def _alarms(rows: list[dict[str, Any]]) -> Table:
     table = _table("Latest alarms", "when (UTC)", "element", "code", "state", "what")
     for row in rows:
         colour = "green" if row["state"] == "cleared" else "yellow"
-        moment = str(row["moment"])[:19].replace("T", " ")
-        table.add_row(moment, row["element"], row["code"], f"[{colour}]{row['state']}[/]", row["text_alarm"])
+        moment = str(row["raised_at"])[:19].replace("T", " ")
+        table.add_row(moment, row["element_id"], row["code"], f"[{colour}]{row['state']}[/]", row["text_alarm"])
     return table
 
 

@@ -174,7 +174,7 @@ def test_the_configured_password_comes_before_the_kept_one(tmp_path):
     (tmp_path / "stack" / "superset").mkdir(parents=True)
     (tmp_path / "stack" / "superset" / "superset-admin-password").write_text("made-at-start\n")
     assert password(settings) == "made-at-start"
-    given = Settings(build_dir=tmp_path, superset_password="given", _env_file=None)  # noqa: S106
+    given = Settings(build_dir=tmp_path, superset_password="given", _env_file=None)
     assert password(given) == "given"
 
 

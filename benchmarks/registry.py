@@ -1,0 +1,150 @@
+"""The registry: look-ups a second with a warm cache, the cold fill against plain get_multi, rows of an import a second.
+
+Cold fill and peer ask the same stand-in for the same documents in turns; the best turn of each counts. The peer only
+fetches: it decodes nothing and answers nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.form import Figure
+from benchmarks.servers import own_stack
+from couchbase_admin.bulk import import_file
+from couchbase_admin.clients import with_time_zone
+from couchbase_admin.registry import Registry
+from couchbase_admin.store import RegistryStore
+from selfgen.clients.couchbase import connect
+from selfgen.registry import Client, client_key, element_key, relations_key
+from selfgen.settings import Settings
+
+_ELEMENTS = 10_000
+_ELEMENTS_OF_A_CLIENT = 5
+_BATCH = 1_000
+_LOOKUPS = 2_000_000
+_TURNS = 5
+
+_LOOKUPS_A_SECOND = 100_000
+_SHARE_OF_GET_MULTI = 0.8
+_ROWS_A_SECOND = 2_000
+
+_MIDNIGHT_MS = 1_767_225_600_000
+_DAY_MS = 86_400_000
+
+
+def run(settings: Settings) -> list[Figure]:
+    """Return the figures of one stand-in, filled by an import."""
+    with own_stack(settings, "registry", "couchbase") as own:
+        rows_a_second = _import(own)
+        warm, batch_ms = _warm(own)
+        ours, theirs = _cold(own)
+    return [
+        Figure("look-ups, warm cache, one core", round(warm), "look-ups/s", bar=(">=", _LOOKUPS_A_SECOND)),
+        Figure(f"a batch of {_BATCH}, 99 of 100 within", round(batch_ms, 2), "ms"),
+        Figure("cold fill", round(ours), "documents/s", round(theirs)),
+        Figure("cold fill / get_multi", round(ours / theirs, 2), "", bar=(">=", _SHARE_OF_GET_MULTI)),
+        Figure("import", round(rows_a_second), "rows/s", bar=(">=", _ROWS_A_SECOND)),
+        Figure("elements", _ELEMENTS, "elements"),
+    ]
+
+
+def _import(settings: Settings) -> float:
+    """Import clients, panels, and two periods of each panel; return rows a second by the clock."""
+    # the map of time zones takes seconds to load once, however long the file
+    with_time_zone(Client(client_id="any", name="any", latitude=40.0, longitude=-3.0))
+    clients = range(_ELEMENTS // _ELEMENTS_OF_A_CLIENT)
+    rows = [
+        "type,kind,client_id,name,postal_code,latitude,longitude,panel_id,power_cap,tilt,azimuth,element_id,init_date,end_date"
+    ]
+    rows += [
+        f"client,,C{n},Name {n},{28000 + n % 100},{36 + n % 700 / 100},{-6 + n % 900 / 100},,,,,,," for n in clients
+    ]
+    rows += [f"panel,,,,,,,P{n},{300 + n % 200},30,180,,," for n in range(_ELEMENTS)]
+    rows += [f"install,panel,{_client(n + 1)},,,,,,,,,P{n},2024-05-01,2026-01-01T00:00Z" for n in range(_ELEMENTS)]
+    rows += [f"install,panel,{_client(n)},,,,,,,,,P{n},2026-01-01T00:00Z," for n in range(_ELEMENTS)]
+    store = RegistryStore.open(settings, "bench")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.csv"
+        file.write_text("\n".join(rows) + "\n")
+        result = import_file(store, file, Path(folder) / "rejects.csv")
+    if result.written != len(rows) - 1:
+        raise AssertionError(f"{result} of {len(rows) - 1} rows")
+    return result.rows / result.seconds
+
+
+def _warm(settings: Settings) -> tuple[float, float]:
+    """Return look-ups a second of processor time, and the 99th percentile of a batch's time in ms."""
+    registry = Registry(settings.model_copy(update={"registry_ttl_s": 45.0}))
+    ids = np.array([f"P{n}" for n in range(_ELEMENTS)], dtype=object)
+    for first in range(0, _ELEMENTS, _BATCH):
+        registry.lookup("panel", ids[first : first + _BATCH], np.zeros(_BATCH))
+    random = np.random.default_rng(1)
+    batches = [
+        (ids[random.integers(0, _ELEMENTS, _BATCH)], _MIDNIGHT_MS + random.integers(-_DAY_MS, _DAY_MS, _BATCH))
+        for _ in range(100)
+    ]
+    elapsed_ms = []
+    began = time.process_time()
+    for turn in range(_LOOKUPS // _BATCH):
+        batch_began = time.perf_counter()
+        found = registry.lookup("panel", *batches[turn % len(batches)])
+        elapsed_ms.append((time.perf_counter() - batch_began) * 1000)
+    rate = _LOOKUPS / (time.process_time() - began)
+    registry.close()
+    if found["client_id"].isna().any() or found["stale"].any():
+        raise AssertionError("a look-up found nothing, or was stale")
+    return rate, float(np.percentile(elapsed_ms, 99))
+
+
+def _cold(settings: Settings) -> tuple[float, float]:
+    """Return documents a second of filling an empty cache, and of get_multi; each the best of its turns."""
+    patient = settings.model_copy(update={"couchbase_timeout_s": 30.0})
+    collection = connect(patient)
+    batches = [range(first, first + _BATCH) for first in range(0, _ELEMENTS, _BATCH)]
+    keys = [_keys(batch) for batch in batches]
+    documents = sum(map(len, keys))
+
+    def fill() -> None:
+        registry = Registry(patient)
+        for batch in batches:
+            found = registry.lookup("panel", [f"P{n}" for n in batch], np.full(_BATCH, _MIDNIGHT_MS))
+            if found["stale"].any() or found["name"].isna().any():
+                raise AssertionError("the cold fill did not find everything")
+        registry.close()
+
+    def get() -> None:
+        for batch in keys:
+            if len(collection.get_multi(batch).results) != len(batch):
+                raise AssertionError("get_multi did not find everything")
+
+    ours, theirs = [], []
+    for _ in range(_TURNS):
+        ours.append(_seconds(fill))
+        theirs.append(_seconds(get))
+    return documents / min(ours), documents / min(theirs)
+
+
+def _keys(batch: range) -> list[str]:
+    """Return the documents that a batch of panels needs: the panels', their relations, and the clients'."""
+    ids = [f"P{n}" for n in batch]
+    clients = dict.fromkeys(_client(n + offset) for n in batch for offset in (0, 1))
+    return [
+        *(element_key("panel", one) for one in ids),
+        *(relations_key("panel", one) for one in ids),
+        *(client_key(one) for one in clients),
+    ]
+
+
+def _client(element: int) -> str:
+    return f"C{element % _ELEMENTS // _ELEMENTS_OF_A_CLIENT}"
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
