@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -29,17 +29,14 @@ from couchbase_admin.store import settle
 from selfgen.clients.couchbase import Documents, Stored, connect
 from selfgen.columns import ENRICHMENT
 from selfgen.registry import (
-    ELEMENT_TYPES,
-    AnyElement,
-    Client,
     Kind,
     Period,
     Relations,
     Unavailable,
     client_key,
-    decoded_relations,
     element_key,
     relations_key,
+    stored_relations,
 )
 from selfgen.settings import Settings
 
@@ -54,7 +51,8 @@ _FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
 _NULLS = tuple(None for _ in COLUMNS)
 _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
-_PART = 500  # elements read before their answers are there for the caller
+_PART = 500  # elements read at once
+_READERS = 2  # while one waits for Couchbase, the other decodes
 
 Answer = tuple[Any, ...]
 
@@ -63,7 +61,7 @@ Answer = tuple[Any, ...]
 class _Entry:
     """What is known of one element: its periods' ends in epoch milliseconds, and the answer for each.
 
-    The last answer is the one for times outside of all periods.
+    The last of each is a period that never comes; its answer is the one for times outside of all periods.
     """
 
     read_at: float
@@ -93,7 +91,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._entries: dict[Kind, dict[str, _Entry]] = {"panel": {}, "light": {}, "wind": {}}
-        self._clients: dict[str, tuple[float, Client | None]] = {}
+        self._clients: dict[str, tuple[float, _Client]] = {}
         self._documents: Documents | None = None
         self._reader: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -129,10 +127,11 @@ class Registry:
         entries, stale = self._current(kind, ids)
         rows = _rows_valid_at(entries, codes, times)
         answers = list(chain.from_iterable(entry.answers for entry in entries))
-        columns = zip(*answers, strict=True) if answers else [() for _ in COLUMNS]
-        data: dict[str, NDArray[Any]] = {}
-        for name, values in zip(COLUMNS, columns, strict=True):
-            data[name] = np.array(values, dtype=np.float64 if name in _FLOATS else object)[rows]
+        columns = zip(*[answers[row] for row in rows.tolist()], strict=True) if answers else [() for _ in COLUMNS]
+        data: dict[str, NDArray[Any]] = {
+            name: np.array(values, dtype=np.float64 if name in _FLOATS else object)
+            for name, values in zip(COLUMNS, columns, strict=True)
+        }
         data["known"] = np.fromiter((entry.known for entry in entries), dtype=bool, count=len(ids))[codes]
         data["stale"] = stale[codes]
         LOOKUPS.inc(len(times))
@@ -163,7 +162,7 @@ class Registry:
             (element_id, start, end, *answer, variable_data)
             for element_id, entry in zip(ids, entries, strict=True)
             for start, end, answer, variable_data in zip(
-                entry.starts, entry.ends, entry.answers[:-1], entry.variable_data, strict=True
+                entry.starts[:-1], entry.ends[:-1], entry.answers[:-1], entry.variable_data, strict=True
             )
         ]
         frame = pd.DataFrame(rows, columns=["element_id", "init", "end", *COLUMNS, "variable_data"])
@@ -202,10 +201,7 @@ class Registry:
         if old:
             MISSES.inc(len(old))
             started = self._clock()
-            deadline = time.monotonic() + self._settings.couchbase_timeout_s
-            for part in _parts([ids[position] for position in old]):
-                patience = self._settings.couchbase_timeout_s if patient else deadline - time.monotonic()
-                self._wait_for(kind, part, max(patience, 0.0))
+            self._refresh(kind, [ids[position] for position in old], patient=patient)
             for position in old:
                 entry = entries[position] = cache.get(ids[position], entries[position])
                 stale[position] = entry.read_at < started
@@ -213,21 +209,27 @@ class Registry:
             self._bound(cache)
         return entries, stale
 
-    def _wait_for(self, kind: Kind, ids: Sequence[str], patience_s: float) -> None:
+    def _refresh(self, kind: Kind, ids: Sequence[str], *, patient: bool) -> None:
+        """Have elements read, in parts side by side, and wait for them no longer than the timeout."""
         with self._lock:
             if self._reader is None:
-                self._reader = ThreadPoolExecutor(1, thread_name_prefix="registry")
+                self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="registry")
             if self._away:
                 return
-            reading: Future[None] = self._reader.submit(self._read, kind, ids)
+            reader = self._reader
+            parts = [reader.submit(self._read, kind, ids[first : first + _PART]) for first in range(0, len(ids), _PART)]
+        deadline = time.monotonic() + self._settings.couchbase_timeout_s
         try:
-            reading.result(patience_s)
+            for part in parts:
+                part.result(self._settings.couchbase_timeout_s if patient else max(deadline - time.monotonic(), 0.0))
         except (FutureTimeout, Unavailable):
+            for part in parts:
+                part.cancel()
             with self._lock:
                 if not self._away:
                     self._away = True
                     AWAY.set(1)
-                    self._reader.submit(self._come_back)
+                    reader.submit(self._come_back)
 
     def _come_back(self) -> None:
         while self._reader is not None:
@@ -245,7 +247,7 @@ class Registry:
             self._documents = Documents(connect(self._settings))
         return self._documents
 
-    def _bound(self, cache: dict[str, _Entry]) -> None:
+    def _bound(self, cache: dict[str, Any]) -> None:
         # dictionaries keep the order of insertion, and what is read again is inserted anew: the first is the oldest
         surplus = len(cache) - self._settings.registry_cache_elements
         for one in list(cache)[: max(surplus, 0)]:
@@ -260,7 +262,7 @@ class Registry:
             chain.from_iterable((element_key(kind, one), relations_key(kind, one)) for one in ids)
         )
         written = {
-            one: decoded_relations(kind, found[relations_key(kind, one)].content)
+            one: stored_relations(kind, found[relations_key(kind, one)].content)
             for one in ids
             if relations_key(kind, one) in found
         }
@@ -269,51 +271,68 @@ class Registry:
         cache = self._entries[kind]
         for one in ids:
             cache.pop(one, None)
-            cache[one] = _entry(read_at, kind, found.get(element_key(kind, one)), relations.get(one), clients)
+            cache[one] = _entry(read_at, found.get(element_key(kind, one)), relations.get(one), clients)
 
-    def _clients_of(self, documents: Documents, relations: Iterable[Relations]) -> dict[str, Client]:
+    def _clients_of(self, documents: Documents, relations: Iterable[Relations]) -> dict[str, _Client]:
         """Return the clients of relations; one that was read lately serves several elements.
 
         "Lately" is a third of the time to live, so that together they stay well below a minute.
         """
         wanted = {period.client_id for each in relations for period in each.periods}
         oldest = self._clock() - self._settings.registry_ttl_s / 3
-        self._clients = {one: held for one, held in self._clients.items() if held[0] >= oldest}
-        missing = wanted - self._clients.keys()
+        clients = {one: held[1] for one in wanted if (held := self._clients.get(one)) and held[0] >= oldest}
+        missing = wanted - clients.keys()
         read_at = self._clock()
         found = documents.get_many(client_key(one) for one in missing)
         for one in missing:
             stored = found.get(client_key(one))
-            client = None if stored is None else _CLIENT.decode(stored.content)
-            self._clients[one] = (read_at, client)
-        held = {one: self._clients[one][1] for one in wanted}
-        return {one: client for one, client in held.items() if client is not None}
+            clients[one] = _NO_CLIENT if stored is None else _CLIENT.decode(stored.content)
+            self._clients.pop(one, None)
+            self._clients[one] = (read_at, clients[one])
+        self._bound(self._clients)
+        return clients
 
 
-_NEVER = _Entry(-1.0, False, (), (), (_NULLS,), ())
-_CLIENT = msgspec.json.Decoder(Client)
-_ELEMENT = {kind: msgspec.json.Decoder(element_type) for kind, element_type in ELEMENT_TYPES.items()}
+class _Element(msgspec.Struct):
+    """What a look-up answers of an element's document; dates as they are written."""
+
+    model: str = ""
+    manufacture_date: str | None = None
+    install_date: str | None = None
+    power_cap: float | None = None
+    tilt: float | None = None
+    azimuth: float | None = None
+    variable_data: dict[str, Any] = {}
 
 
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _PART):
-        yield ids[start : start + _PART]
+class _Client(msgspec.Struct):
+    """What a look-up answers of a client's document; nothing where that is missing."""
+
+    name: str | None = None
+    apell_1: str | None = ""
+    apell_2: str | None = ""
+    address: str | None = ""
+    postal_code: str | None = ""
+    client_type: str | None = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    time_zone: str | None = None
+
+
+_NEVER = _Entry(-1.0, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), ())
+_NO_CLIENT = _Client(None, None, None, None, None, None)
+_CLIENT = msgspec.json.Decoder(_Client)
+_ELEMENT = msgspec.json.Decoder(_Element)
 
 
 def _rows_valid_at(entries: Sequence[_Entry], codes: NDArray[np.intp], times: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return, for each code and time, the row of the valid answer in the entries' answers laid end to end."""
     counts = np.fromiter((len(entry.starts) for entry in entries), dtype=np.intp, count=len(entries))
-    # each entry has one answer more than periods: the one outside of them all
-    first = np.concatenate([[0], np.cumsum(counts + 1)[:-1]]) if len(entries) else np.zeros(0, dtype=np.intp)
-    outside = first + counts
-    starts = np.fromiter(
-        chain.from_iterable((*entry.starts, _ALWAYS) for entry in entries),
-        dtype=np.int64,
-        count=int((counts + 1).sum()),
-    )
-    ends = np.fromiter(
-        chain.from_iterable((*entry.ends, _ALWAYS) for entry in entries), dtype=np.int64, count=len(starts)
-    )
+    total = int(counts.sum())
+    outside = np.cumsum(counts) - 1
+    first = outside + 1 - counts
+    starts = np.fromiter(chain.from_iterable(entry.starts for entry in entries), dtype=np.int64, count=total)
+    ends = np.fromiter(chain.from_iterable(entry.ends for entry in entries), dtype=np.int64, count=total)
     rows = first[codes]
     last = outside[codes]
     # step to the next period while it has begun: most elements have one, few have many
@@ -328,45 +347,49 @@ def _rows_valid_at(entries: Sequence[_Entry], codes: NDArray[np.intp], times: ND
 
 
 def _entry(
-    read_at: float,
-    kind: Kind,
-    element: Stored | None,
-    relations: Relations | None,
-    clients: dict[str, Client],
+    read_at: float, element: Stored | None, relations: Relations | None, clients: Mapping[str, _Client]
 ) -> _Entry:
     if element is None:
-        return _Entry(read_at, False, (), (), (_NULLS,), ())
-    value = _ELEMENT[kind].decode(element.content)
+        return _Entry(read_at, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), ())
+    own = _ELEMENT.decode(element.content)
     periods = [] if relations is None else relations.periods
     return _Entry(
         read_at,
         True,
-        tuple(_epoch_ms(period.init_date) for period in periods),
-        tuple(_ALWAYS if period.end_date is None else _epoch_ms(period.end_date) for period in periods),
-        (*(_answer(value, period, clients.get(period.client_id)) for period in periods), _answer(value, None, None)),
-        tuple({**value.variable_data, **period.variable_data} for period in periods),
+        (*(_epoch_ms(period.init_date) for period in periods), _ALWAYS),
+        (*(_ALWAYS if period.end_date is None else _epoch_ms(period.end_date) for period in periods), _ALWAYS),
+        (*(_answer(own, period, clients[period.client_id]) for period in periods), _answer(own, None, _NO_CLIENT)),
+        tuple({**own.variable_data, **period.variable_data} for period in periods),
     )
 
 
-def _answer(element: AnyElement, period: Period | None, client: Client | None) -> Answer:
-    site = {name: getattr(client, name, None) for name in ("address", "postal_code", "latitude", "longitude")}
+def _answer(element: _Element, period: Period | None, client: _Client) -> Answer:
+    """Return the values of `COLUMNS`, in that order: the relation's own site goes before the client's."""
+    client_id, address, postal_code, latitude, longitude = None, None, None, None, None
     if period is not None:
-        own = {name: getattr(period, name) for name in site}
-        site = {name: site[name] if value is None else value for name, value in own.items()}
-    values = {
-        "client_id": None if period is None else period.client_id,
-        **{name: getattr(client, name, None) for name in ("name", "apell_1", "apell_2", "client_type", "time_zone")},
-        **site,
-        "model": element.model,
-        "manufacture_date": _iso(element.manufacture_date),
-        "install_date": _iso(element.install_date),
-        **{name: getattr(element, name, None) for name in ("power_cap", "tilt", "azimuth")},
-    }
-    return tuple(values[name] for name in COLUMNS)
-
-
-def _iso(value: date | None) -> str | None:
-    return None if value is None else value.isoformat()
+        client_id = period.client_id
+        address = client.address if period.address is None else period.address
+        postal_code = client.postal_code if period.postal_code is None else period.postal_code
+        latitude = client.latitude if period.latitude is None else period.latitude
+        longitude = client.longitude if period.longitude is None else period.longitude
+    return (
+        client_id,
+        client.name,
+        client.apell_1,
+        client.apell_2,
+        address,
+        postal_code,
+        client.client_type,
+        element.model,
+        element.manufacture_date,
+        element.install_date,
+        latitude,
+        longitude,
+        client.time_zone,
+        element.power_cap,
+        element.tilt,
+        element.azimuth,
+    )
 
 
 def _epoch_ms(value: datetime) -> int:

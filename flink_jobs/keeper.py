@@ -6,10 +6,8 @@ client that submits is a process of its own, so that what stays is small.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import structlog
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from selfgen.settings import Settings
+from selfgen.stopping import stop_event
 
 log = structlog.get_logger()
 
@@ -47,9 +46,7 @@ def cancel(settings: Settings, name: str) -> None:
 
 def keep(settings: Settings, name: str, module: str) -> None:
     """Keep `module`'s job on the cluster until SIGTERM or SIGINT."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     while not stop.is_set():
         try:
             if not jobs(settings, name):

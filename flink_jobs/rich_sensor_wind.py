@@ -47,19 +47,18 @@ def columns(settings: Settings) -> str:
         WATERMARK FOR event_time AS event_time - INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"""
 
 
-def create_source(env: StreamTableEnvironment, settings: Settings, start_ms: int | None = None) -> str:
-    """Create the table of topic `wind`.
-
-    Parameters
-    ----------
-    start_ms : int, optional
-        Where a job without a checkpoint starts: the first message sent at or after this epoch ms; default: the first.
-    """
-    start = {"scan.startup.mode": "earliest-offset"}
-    if start_ms is not None:
-        start = {"scan.startup.mode": "timestamp", "scan.startup.timestamp-millis": str(start_ms)}
-    lenient = {"json.ignore-parse-errors": "true", "scan.watermark.idle-timeout": "10 s"}
-    source = runtime.kafka_source(settings, "wind", NAME, **lenient, **start)
+def create_source(env: StreamTableEnvironment, settings: Settings) -> str:
+    """Create the table of topic `wind`; without a checkpoint it is read from its first message."""
+    source = runtime.kafka_source(
+        settings,
+        "wind",
+        NAME,
+        **{
+            "scan.startup.mode": "earliest-offset",
+            "scan.watermark.idle-timeout": "10 s",
+            "json.ignore-parse-errors": "true",
+        },
+    )
     env.execute_sql(f"CREATE TABLE wind ({columns(settings)}) WITH ({source})")
     return "wind"
 
@@ -142,7 +141,7 @@ def main() -> None:
         keeper.keep(settings, NAME, "flink_jobs.rich_sensor_wind")
         return
     env = runtime.streaming(settings, NAME, arguments.restore_from)
-    source = create_source(env, settings, settings.wind_start_ms)
+    source = create_source(env, settings)
     build_pipeline(env, source, create_sink(env, settings), enrichment(settings)).execute()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -16,14 +14,13 @@ from kafka_consumers.documents import IntArray
 from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Lookup, Owners
 from selfgen.settings import get_settings
+from selfgen.stopping import stop_event
 
 
 def main(topic: str) -> None:
     """Land a topic until SIGTERM or Ctrl-C."""
     log_in_lines()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     settings = get_settings()
     with closing(Registry(settings)) as registry:
         landing = Landing(topic, settings, lookup_in(registry, topic))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 
 from selfgen.settings import get_settings
+from selfgen.stopping import stop_event
 
 #: A landing process finishes its batch within 10 s.
 _PATIENCE_S = 15.0
@@ -30,9 +29,7 @@ def supervise(names: Sequence[str], http_port: int = 0) -> int:
     int
         0, or the exit code of a process that ended by itself; the others are stopped then too.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     environment = get_settings().environment()
     # a session of their own: Ctrl-C reaches them once, through this process
     running = [

@@ -280,9 +280,14 @@ def encoded(document: Document) -> bytes:
     return _ENCODER.encode(document)
 
 
+def stored_relations(kind: Kind, content: bytes) -> Relations:
+    """Return the relations of an element as they are stored: to read, quickly; not to compare or to change."""
+    return _RELATIONS_DECODER[kind].decode(content)
+
+
 def decoded_relations(kind: Kind, content: bytes) -> Relations:
     """Return the relations of an element from their stored form."""
-    stored = _RELATIONS_DECODER[kind].decode(content)
+    stored = stored_relations(kind, content)
     periods = [Period(**_fields(period)) for period in stored.periods]
     return Relations(**{**_fields(stored), "periods": periods})
 

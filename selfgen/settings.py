@@ -94,10 +94,6 @@ class Settings(BaseSettings):
     flink_parallelism: int = Field(1, ge=1, description="Parallelism of a job")
     checkpoint_interval_ms: int = Field(1000, ge=100, description="Time between checkpoints of the wind jobs, ms")
     wind_watermark_delay_ms: int = Field(2000, ge=0, description="How late a wind reading may be for its window, ms")
-    wind_start_ms: int | None = Field(
-        None,
-        description="Where the wind job starts without a checkpoint, epoch ms; none: at the first message",
-    )
 
     # Superset
     superset_url: str = Field("", description="Superset's address; empty: the local stack's")
@@ -192,7 +188,6 @@ class Settings(BaseSettings):
         values = {
             f"SELFGEN_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in self
-            if value is not None
         }
         return {**os.environ, **values}
 

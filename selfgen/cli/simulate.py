@@ -152,18 +152,14 @@ def live(
     as_json: AsJson = False,
 ) -> None:
     """Send what the installations' devices would send now, at real speed."""
-    import signal
-    from threading import Event
-
     from selfgen.clients.delivery import send_live
     from selfgen.clients.kafka import ensure_topics
     from selfgen.settings import get_settings
     from selfgen.simulation.live import LiveFeed
     from selfgen.simulation.truth import Truth
+    from selfgen.stopping import stop_event
 
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     with reported(), _kafka_errors():
         settings = get_settings()
         ensure_topics(settings)

@@ -218,9 +218,8 @@ def _register(demo: Demo) -> None:
 
 
 def _start_wind(demo: Demo) -> None:
-    """Start both wind jobs at the live feed: what comes from now on."""
-    settings = demo.settings.model_copy(update={"wind_start_ms": round(time.time() * 1000)})
-    lifecycle.up(settings, [program.name for program in WIND], lambda name, text: demo.say(f"{name}: {text}"))
+    names = [program.name for program in WIND]
+    lifecycle.up(demo.settings, names, lambda name, text: demo.say(f"{name}: {text}"))
 
 
 def _replay(demo: Demo) -> None:

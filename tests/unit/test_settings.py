@@ -8,7 +8,7 @@ def test_every_setting_says_what_it_is():
 
 
 def test_the_environment_gives_a_child_the_same_settings(monkeypatch, tmp_path):
-    given = Settings(port_base=20_000, build_dir=tmp_path, wind_start_ms=5, max_gap_s=60, superset_password="s")
+    given = Settings(port_base=20_000, build_dir=tmp_path, max_gap_s=60, superset_password="s")
     for name, value in given.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == given

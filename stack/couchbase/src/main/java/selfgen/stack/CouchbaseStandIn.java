@@ -8,8 +8,16 @@ import com.couchbase.mock.httpio.HttpServer;
 import com.couchbase.mock.memcached.MemcachedServer;
 import com.couchbase.mock.memcached.Storage;
 import com.couchbase.mock.memcached.VBucketStore;
+import com.couchbase.mock.memcached.protocol.CommandCode;
+import java.lang.reflect.Array;
 import java.lang.reflect.Field;
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.Proxy;
 import java.net.InetSocketAddress;
+import java.net.StandardSocketOptions;
+import java.nio.channels.SelectionKey;
+import java.nio.channels.Selector;
+import java.nio.channels.SocketChannel;
 import java.nio.charset.Charset;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
@@ -52,6 +60,7 @@ public final class CouchbaseStandIn {
         register(cluster, bucket);
         MemcachedServer server = bucket.getServers()[0];
         server.setCccpEnabled(true); // the SDK asks the key-value port for the cluster's map
+        answerAtOnce(server);
 
         VBucketStore documents = server.getStorage().getCache((short) 0); // one store serves all vbuckets of a node
         startCasAt(documents, TimeUnit.MILLISECONDS.toNanos(System.currentTimeMillis()));
@@ -76,6 +85,32 @@ public final class CouchbaseStandIn {
         Field buckets = CouchbaseMock.class.getDeclaredField("buckets");
         buckets.setAccessible(true);
         ((Map<String, Bucket>) buckets.get(cluster)).put(bucket.getName(), bucket);
+    }
+
+    /**
+     * The library switches TCP_NODELAY off, which costs every group of answers 40 ms (Nagle's algorithm against delayed
+     * acknowledgements). Each client's first command is HELLO; there, in the thread that owns the connections, it is
+     * switched on.
+     */
+    private static void answerAtOnce(MemcachedServer server) throws ReflectiveOperationException {
+        Field executors = MemcachedServer.class.getDeclaredField("executors");
+        Field selector = MemcachedServer.class.getDeclaredField("selector");
+        executors.setAccessible(true);
+        selector.setAccessible(true);
+        Object byCode = executors.get(server);
+        Object hello = Array.get(byCode, CommandCode.HELLO.cc());
+        InvocationHandler switching = (proxy, method, arguments) -> {
+            for (SelectionKey key : ((Selector) selector.get(server)).keys()) {
+                if (key.channel() instanceof SocketChannel client) {
+                    client.setOption(StandardSocketOptions.TCP_NODELAY, true);
+                }
+            }
+            method.setAccessible(true);
+            return method.invoke(hello, arguments);
+        };
+        Class<?> executor = byCode.getClass().getComponentType();
+        Object wrapped = Proxy.newProxyInstance(executor.getClassLoader(), new Class<?>[] {executor}, switching);
+        Array.set(byCode, CommandCode.HELLO.cc(), wrapped);
     }
 
     /** Counted from zero, a CAS read before a restart could match another version of its document after it. */
