@@ -42,7 +42,7 @@ up: install install-superset ## start the local stack
 down: install ## stop it, leave no process
 	@$(SELFGEN) stack down
 
-test: install install-superset ## lint's siblings: unit, integration and end-to-end tests on real servers
+test: install install-superset ## unit, integration and end-to-end tests, on real servers that they start
 	@$(BIN)/pytest
 
 test-unit: install ## the tests that need no server

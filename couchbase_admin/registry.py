@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -51,14 +50,13 @@ _FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
 _NULLS = tuple(None for _ in COLUMNS)
 _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
-_PART = 500  # elements read at once
+_PART = 1000  # elements read at once
 _READERS = 2  # while one waits for Couchbase, the other decodes
 
 Answer = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, gc=False):  # tens of thousands, without cycles: the collector need not look at them
     """What is known of one element: its periods' ends in epoch milliseconds, and the answer for each.
 
     The last of each is a period that never comes; its answer is the one for times outside of all periods.
@@ -69,7 +67,8 @@ class _Entry:
     starts: tuple[int, ...]
     ends: tuple[int, ...]
     answers: tuple[Answer, ...]
-    variable_data: tuple[dict[str, Any], ...]
+    variable_data: dict[str, Any]
+    periods: Sequence[Period]
 
 
 class Registry:
@@ -159,10 +158,10 @@ class Registry:
             if is_stale and entry.read_at < 0:
                 raise Unavailable(f"Couchbase did not answer in time for {kind} {element_id}.")
         rows = [
-            (element_id, start, end, *answer, variable_data)
+            (element_id, start, end, *answer, {**entry.variable_data, **period.variable_data})
             for element_id, entry in zip(ids, entries, strict=True)
-            for start, end, answer, variable_data in zip(
-                entry.starts[:-1], entry.ends[:-1], entry.answers[:-1], entry.variable_data, strict=True
+            for start, end, answer, period in zip(
+                entry.starts[:-1], entry.ends[:-1], entry.answers[:-1], entry.periods, strict=True
             )
         ]
         frame = pd.DataFrame(rows, columns=["element_id", "init", "end", *COLUMNS, "variable_data"])
@@ -258,20 +257,15 @@ class Registry:
     def _read(self, kind: Kind, ids: Sequence[str]) -> None:
         documents = self._connected()
         read_at = self._clock()
-        found = documents.get_many(
-            chain.from_iterable((element_key(kind, one), relations_key(kind, one)) for one in ids)
-        )
-        written = {
-            one: stored_relations(kind, found[relations_key(kind, one)].content)
-            for one in ids
-            if relations_key(kind, one) in found
-        }
+        keys = [(one, element_key(kind, one), relations_key(kind, one)) for one in ids]
+        found = documents.get_many(chain.from_iterable(each[1:] for each in keys))
+        written = {one: stored_relations(kind, found[key].content) for one, _, key in keys if key in found}
         relations = settle(documents, kind, written)
         clients = self._clients_of(documents, relations.values())
         cache = self._entries[kind]
-        for one in ids:
+        for one, key, _ in keys:
             cache.pop(one, None)
-            cache[one] = _entry(read_at, found.get(element_key(kind, one)), relations.get(one), clients)
+            cache[one] = _entry(read_at, found.get(key), relations.get(one), clients)
 
     def _clients_of(self, documents: Documents, relations: Iterable[Relations]) -> dict[str, _Client]:
         """Return the clients of relations; one that was read lately serves several elements.
@@ -293,7 +287,7 @@ class Registry:
         return clients
 
 
-class _Element(msgspec.Struct):
+class _Element(msgspec.Struct, gc=False):
     """What a look-up answers of an element's document; dates as they are written."""
 
     model: str = ""
@@ -305,7 +299,7 @@ class _Element(msgspec.Struct):
     variable_data: dict[str, Any] = {}
 
 
-class _Client(msgspec.Struct):
+class _Client(msgspec.Struct, gc=False):
     """What a look-up answers of a client's document; nothing where that is missing."""
 
     name: str | None = None
@@ -319,7 +313,7 @@ class _Client(msgspec.Struct):
     time_zone: str | None = None
 
 
-_NEVER = _Entry(-1.0, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), ())
+_NEVER = _Entry(-1.0, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), {}, ())
 _NO_CLIENT = _Client(None, None, None, None, None, None)
 _CLIENT = msgspec.json.Decoder(_Client)
 _ELEMENT = msgspec.json.Decoder(_Element)
@@ -350,7 +344,7 @@ def _entry(
     read_at: float, element: Stored | None, relations: Relations | None, clients: Mapping[str, _Client]
 ) -> _Entry:
     if element is None:
-        return _Entry(read_at, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), ())
+        return _Entry(read_at, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), {}, ())
     own = _ELEMENT.decode(element.content)
     periods = [] if relations is None else relations.periods
     return _Entry(
@@ -359,7 +353,8 @@ def _entry(
         (*(_epoch_ms(period.init_date) for period in periods), _ALWAYS),
         (*(_ALWAYS if period.end_date is None else _epoch_ms(period.end_date) for period in periods), _ALWAYS),
         (*(_answer(own, period, clients[period.client_id]) for period in periods), _answer(own, None, _NO_CLIENT)),
-        tuple({**own.variable_data, **period.variable_data} for period in periods),
+        own.variable_data,
+        periods,
     )
 
 

@@ -55,7 +55,7 @@ def create_source(env: StreamTableEnvironment, settings: Settings) -> str:
         NAME,
         **{
             "scan.startup.mode": "earliest-offset",
-            "scan.watermark.idle-timeout": "10 s",
+            "scan.watermark.idle-timeout": f"{settings.wind_idle_s} s",
             "json.ignore-parse-errors": "true",
         },
     )

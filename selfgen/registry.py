@@ -143,7 +143,7 @@ class Model(Struct, kw_only=True, omit_defaults=True):
     variable_data: dict[str, Any] = field(default_factory=dict)
 
 
-class Period(Struct, kw_only=True, omit_defaults=True):
+class Period(Struct, kw_only=True, omit_defaults=True, gc=False):
     """*Client has element* over the half-open `[init_date, end_date)`; an open end is None.
 
     The site fields, where given, take precedence over the client's.
@@ -177,17 +177,17 @@ class Relations(Struct, kw_only=True, omit_defaults=True):
 # The requirement names the ends of a period by kind; the stored documents do as well.
 
 
-class _PanelPeriod(Period, kw_only=True, omit_defaults=True):
+class _PanelPeriod(Period, kw_only=True, omit_defaults=True, gc=False):
     init_date: Instant = field(name="init_panel_date")
     end_date: Instant | None = field(default=None, name="end_panel_date")
 
 
-class _LightPeriod(Period, kw_only=True, omit_defaults=True):
+class _LightPeriod(Period, kw_only=True, omit_defaults=True, gc=False):
     init_date: Instant = field(name="init_sensor_date")
     end_date: Instant | None = field(default=None, name="end_sensor_date")
 
 
-class _WindPeriod(Period, kw_only=True, omit_defaults=True):
+class _WindPeriod(Period, kw_only=True, omit_defaults=True, gc=False):
     init_date: Instant = field(name="init_wind_date")
     end_date: Instant | None = field(default=None, name="end_wind_date")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 #: Documents read or written at once: enough to keep the line full, few enough to answer within the timeout.
-BATCH = 500
+BATCH = 1000
 
 
 class KeyExists(Exception):
@@ -144,11 +144,11 @@ class Documents:
         for batch in _batches(dict.fromkeys(keys)):
             with _unavailable():
                 answer = self._collection.get_multi(batch, transcoder=self._transcoder)
-            for key, problem in answer.exceptions.items():
-                if not isinstance(problem, DocumentNotFoundException):
-                    raise Unavailable(f"Couchbase does not answer for {key}. {_message(problem)}") from problem
-            for key, result in answer.results.items():
-                found[key] = Stored(result.value, result.cas)
+            if not answer.all_ok:
+                for key, problem in answer.exceptions.items():
+                    if not isinstance(problem, DocumentNotFoundException):
+                        raise Unavailable(f"Couchbase does not answer for {key}. {_message(problem)}") from problem
+            found |= {key: Stored(result.value, result.cas) for key, result in answer.results.items()}
         return found
 
     def insert(self, key: str, content: bytes) -> None:

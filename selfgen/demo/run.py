@@ -41,7 +41,7 @@ LIVE_SECONDS = 45
 SETTLE = timedelta(hours=1)
 TOLERANCE_WH = 1e-6
 #: How long the last figures may take from Kafka to Druid's answers.
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 Say = Callable[[str], None]
 
@@ -300,7 +300,7 @@ def _reconcile(demo: Demo) -> None:
     topics = count_topics(demo, wrong)
     energy = _energy_difference(demo, wrong)
     wind = count_wind(demo, wrong)
-    for attempt in awaiting(demo, 2 * PATIENCE_S):
+    for attempt in awaiting(demo, PATIENCE_S + 30):
         with attempt:
             datasources = {name: _rows(settings, name) for name in DATASOURCES}
             empty = [name for name, rows in datasources.items() if not rows]
@@ -388,10 +388,13 @@ def count_wind(demo: Demo, wrong: list[str]) -> dict[str, int]:
         "WHERE TIMESTAMP_TO_MILLIS(__time) >= %(since)s AND TIMESTAMP_TO_MILLIS(__time) < %(until)s"
     )
     found = 0
-    for attempt in awaiting(demo, 2 * PATIENCE_S):
+    for attempt in awaiting(demo, PATIENCE_S + 30):
         with attempt:
-            rows = druid.query(demo.settings, sql, {"since": since_ms // 1000 * 1000, "until": until_ms})
-            found = int(rows[0]["samples"] or 0)
+            try:
+                rows = druid.query(demo.settings, sql, {"since": since_ms // 1000 * 1000, "until": until_ms})
+                found = int(rows[0]["samples"] or 0)
+            except druid.DruidError:  # it has been restarted, and its tasks begin again
+                found = 0
             if found < expected and (attempt.retry_state.seconds_since_start or 0) < PATIENCE_S:
                 raise NotYet(f"{found} of {expected} wind readings are in windows")
     if found != expected:

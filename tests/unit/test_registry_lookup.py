@@ -19,7 +19,7 @@ def entry(ends: list[int], name: str, *, open_ended: bool) -> _Entry:
     if len(stops) < len(starts):
         stops.append(_ALWAYS if open_ended else starts[-1] + 1)
     answers = tuple((f"{name}{number}",) for number in range(len(starts)))
-    return _Entry(0.0, True, tuple(starts), tuple(stops), (*answers, (f"{name}-",)), tuple({} for _ in starts))
+    return _Entry(0.0, True, (*starts, _ALWAYS), (*stops, _ALWAYS), (*answers, (f"{name}-",)), {}, ())
 
 
 @given(
@@ -33,7 +33,7 @@ def test_the_valid_answer_is_found_as_by_hand(elements, queries):
 
     def by_hand(code: int, time: int) -> str:
         one = entries[code]
-        for start, end, answer in zip(one.starts, one.ends, one.answers, strict=False):
+        for start, end, answer in zip(one.starts[:-1], one.ends[:-1], one.answers[:-1], strict=True):
             if start <= time < end:
                 return answer[0]
         return one.answers[-1][0]
