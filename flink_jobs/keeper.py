@@ -6,8 +6,10 @@ client that submits is a process of its own, so that what stays is small.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import requests
 import structlog
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from selfgen.settings import Settings
+from selfgen.settings import Settings, get_settings
 from selfgen.stopping import stop_event
 
 log = structlog.get_logger()
@@ -44,13 +46,33 @@ def cancel(settings: Settings, name: str) -> None:
     retry(retry=retry_if_result(bool), wait=wait_fixed(0.2), stop=stop_after_delay(25))(jobs)(settings, name)
 
 
-def keep(settings: Settings, name: str, module: str) -> None:
-    """Keep `module`'s job on the cluster until SIGTERM or SIGINT."""
+def main(name: str, description: str | None, submit: Callable[[Settings, str | None], object]) -> None:
+    """Run a job's command line: keep the job on the cluster, or with `--submit` submit it and return.
+
+    Parameters
+    ----------
+    name : str
+        Of the job, and of its module in this package.
+    submit : callable
+        `(settings, restore_from)`, submits the job from a checkpoint's path, or afresh.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
+    parser.add_argument("--restore-from", help="checkpoint or savepoint to go on from")
+    arguments = parser.parse_args()
+    if arguments.submit:
+        submit(get_settings(), arguments.restore_from)
+    else:
+        keep(get_settings(), name)
+
+
+def keep(settings: Settings, name: str) -> None:
+    """Keep a job on the cluster until SIGTERM or SIGINT."""
     stop = stop_event()
     while not stop.is_set():
         try:
             if not jobs(settings, name):
-                _submit(settings, name, module)
+                _submit(settings, name)
         except requests.RequestException as error:
             log.warning("the cluster does not answer", job=name, address=settings.flink, error=str(error))
         stop.wait(POLL_S)
@@ -61,13 +83,13 @@ def keep(settings: Settings, name: str, module: str) -> None:
         log.warning("the cluster is gone, nothing to cancel", job=name, error=str(error))
 
 
-def _submit(settings: Settings, name: str, module: str) -> None:
+def _submit(settings: Settings, name: str) -> None:
     checkpoint = last_checkpoint(settings, name)
     log.info("submitting", job=name, restore_from=str(checkpoint) if checkpoint else None)
     command = [
         sys.executable,
         "-m",
-        module,
+        f"flink_jobs.{name}",
         "--submit",
         *(["--restore-from", str(checkpoint)] if checkpoint else []),
     ]

@@ -20,7 +20,7 @@ from selfgen.columns import DATASOURCES, Column
 from selfgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StreamTableEnvironment
+    from pyflink.table import StatementSet, StreamTableEnvironment
 
 #: How far back an incident may have begun that is still open.
 ALARM_CONTEXT = timedelta(days=31)
@@ -73,6 +73,25 @@ def alarms(settings: Settings, registry: Any, source: Source, start_ms: int, end
     return rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)]
 
 
+def add_alarms(
+    job: StatementSet,
+    env: StreamTableEnvironment,
+    settings: Settings,
+    source: Source,
+    datasource: str,
+    sink: str,
+    start: datetime,
+    end: datetime,
+) -> None:
+    """Add the alarms of `[start, end)` to a job, into the table `sink`."""
+    env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
+    names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
+    job.add_insert_sql(
+        f"INSERT INTO {sink} SELECT {names} "
+        f"FROM {slots.create_splits(env, start, end)}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
+    )
+
+
 def run_write(
     settings: Settings,
     name: str,
@@ -103,12 +122,19 @@ def _is_data(path: Path) -> bool:
     return path.is_file() and not path.name.startswith((".", "_")) and path.stat().st_size > 0
 
 
+def _hour(text: str) -> datetime:
+    try:
+        return parse_hour(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write it as 2026-11-22T07") from error
+
+
 def arguments(description: str | None) -> tuple[Settings, datetime, datetime]:
     """Parse a batch job's command line: `--hour H`, or `--from A --to B`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hour", type=parse_hour, help="the UTC hour to run for, such as 2026-11-22T07")
-    parser.add_argument("--from", dest="start", type=parse_hour, help="first UTC hour of a range")
-    parser.add_argument("--to", dest="end", type=parse_hour, help="UTC hour after the last of a range")
+    parser.add_argument("--hour", type=_hour, help="the UTC hour to run for, such as 2026-11-22T07")
+    parser.add_argument("--from", dest="start", type=_hour, help="first UTC hour of a range")
+    parser.add_argument("--to", dest="end", type=_hour, help="UTC hour after the last of a range")
     given = parser.parse_args()
     if given.hour and not (given.start or given.end):
         return get_settings(), given.hour, given.hour + slots.HOUR

@@ -32,17 +32,18 @@ def with_producible(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFram
     for (latitude, longitude), rows in slots.groupby(["latitude", "longitude"]):
         best = best_orientation(latitude, longitude)
         slots.loc[rows.index, ["optimal_tilt", "optimal_azimuth", "gain_vs_horizontal"]] = tuple(best)
-        slots.loc[rows.index, "producible_gen"] = producible(
-            rows["slot_start"],
-            rows["slot_end"],
-            rows["generated"],
-            latitude,
-            longitude,
-            best.tilt,
-            best.azimuth,
-            rows["power_cap"],
-            completeness=rows["completeness"],
-        )
+    placed = slots[slots["latitude"].notna()]
+    slots.loc[placed.index, "producible_gen"] = producible(
+        placed["slot_start"],
+        placed["slot_end"],
+        placed["generated"],
+        placed["latitude"],
+        placed["longitude"],
+        placed["optimal_tilt"],
+        placed["optimal_azimuth"],
+        placed["power_cap"],
+        completeness=placed["completeness"],
+    )
     return slots
 
 

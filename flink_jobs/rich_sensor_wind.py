@@ -7,14 +7,13 @@ All of it is Flink SQL but the enrichment, a vectorised look-up in the registry'
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
 from flink_jobs.contract import limits
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.messages import MAX_AHEAD_MS
-from selfgen.settings import Settings, get_settings
+from selfgen.settings import Settings
 
 if TYPE_CHECKING:
     from pyflink.table import StatementSet, StreamTableEnvironment
@@ -130,20 +129,12 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
     return job
 
 
-def main() -> None:
-    """Keep the job on the cluster; `--submit` submits it and returns."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
-    parser.add_argument("--restore-from", help="checkpoint or savepoint to go on from")
-    arguments = parser.parse_args()
-    settings = get_settings()
-    if not arguments.submit:
-        keeper.keep(settings, NAME, "flink_jobs.rich_sensor_wind")
-        return
-    env = runtime.streaming(settings, NAME, arguments.restore_from)
+def submit(settings: Settings, restore_from: str | None) -> None:
+    """Submit the job to the cluster."""
+    env = runtime.streaming(settings, NAME, restore_from)
     source = create_source(env, settings)
     build_pipeline(env, source, create_sink(env, settings), enrichment(settings)).execute()
 
 
 if __name__ == "__main__":
-    main()
+    keeper.main(NAME, __doc__, submit)

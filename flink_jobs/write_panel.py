@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dateutil.relativedelta import relativedelta
 
-from flink_jobs.reports import alarm_reader, arguments, dates, run_write, within
-from flink_jobs.slots import PANEL, create_lake_table, create_splits
+from flink_jobs.reports import add_alarms, arguments, dates, run_write, within
+from flink_jobs.slots import PANEL, create_lake_table
 from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
 from selfgen.settings import Settings
 
@@ -72,17 +72,12 @@ def build_pipeline(
         "performance_ratio": "CAST(NULL AS DOUBLE)",
     }
     columns = ", ".join(values.get(column.name, f"s.`{column.name}`") for column in DATASOURCES["panel_report"])
-    env.create_temporary_function("alarms", alarm_reader(settings, PANEL, "panel_alarm"))
     job = env.create_statement_set()
     job.add_insert_sql(
         f"INSERT INTO {report} SELECT s.slot_start, {columns} "
         f"FROM (SELECT * FROM summed WHERE {within(start, end)}) AS s {joins}"
     )
-    names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES["panel_alarm"])])
-    job.add_insert_sql(
-        f"INSERT INTO {alarm} SELECT {names} "
-        f"FROM {create_splits(env, start, end)}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
-    )
+    add_alarms(job, env, settings, PANEL, "panel_alarm", alarm, start, end)
     return job
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from flink_jobs.reports import alarm_reader, arguments, dates, run_write, within
+from flink_jobs.reports import add_alarms, arguments, dates, run_write, within
 from flink_jobs.rich_sensor_light import PRODUCIBLE
-from flink_jobs.slots import LIGHT, create_lake_table, create_splits
+from flink_jobs.slots import LIGHT, create_lake_table
 from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
@@ -30,17 +30,12 @@ def build_pipeline(
         "confidence": "CAST(NULL AS DOUBLE)",
     }
     columns = ", ".join(values.get(column.name, f"`{column.name}`") for column in DATASOURCES["sensor_report"])
-    env.create_temporary_function("alarms", alarm_reader(settings, LIGHT, "sensor_alarm"))
     job = env.create_statement_set()
     job.add_insert_sql(
         f"INSERT INTO {report} SELECT slot_start, {columns} "
         f"FROM {lake} WHERE {dates(start, end)} AND {within(start, end)}"
     )
-    names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES["sensor_alarm"])])
-    job.add_insert_sql(
-        f"INSERT INTO {alarm} SELECT {names} "
-        f"FROM {create_splits(env, start, end)}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
-    )
+    add_alarms(job, env, settings, LIGHT, "sensor_alarm", alarm, start, end)
     return job
 
 

@@ -103,7 +103,8 @@ def test_the_demonstration_does_not_touch_what_is_not_its_own(report, settings):
 
 def test_killed_servers_lose_and_double_nothing(report, settings):
     """Kill each server while the devices send; afterwards every reading of every topic is accounted for, once."""
-    for server in ("kafka", "mongodb", "couchbase", "zookeeper", "jobmanager", "taskmanager", "indexer", "broker"):
+    # Druid's own servers are killed in tests/integration/test_druid.py
+    for server in ("kafka", "mongodb", "couchbase", "zookeeper", "jobmanager", "taskmanager"):
         kill(settings, server)
     demo = run.Demo(settings, days=1, say=print, stage_seen=lambda _name, _seconds: None)
     lifecycle.down(settings, ["live_feed"])
@@ -132,3 +133,17 @@ def kill(settings: Settings, server: str) -> None:
         assert (now.state, now.pid != killed) == ("ready", True), now
 
     back()
+
+
+def test_ctrl_c_stops_cleanly(report, settings):
+    process = subprocess.Popen(
+        [SELFGEN, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
+    )
+    assert process.stdout is not None
+    assert any("starting" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # people press it twice
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopped" in errors
+    assert leftovers(settings) == []
