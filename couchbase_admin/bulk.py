@@ -336,7 +336,7 @@ def _document(work: _Import, row: Row) -> Document | None:
             document = _made(work, row_type, values)
             found = problems(document, work.store.clock())
         except Refused as error:
-            found = [Problem("", str(error))]
+            found = [Problem(error.field, str(error))]
         else:
             if not found:
                 return document
@@ -354,7 +354,7 @@ def _made(work: _Import, row_type: str, values: dict[str, Any]) -> Document:
         name for name in ("client_id", "name", "latitude", "longitude") if row_type == "client" and name not in values
     ]
     if missing:
-        raise Refused(f"{missing[0]} is missing: give it.")
+        raise Refused(f"{missing[0]} is missing: give it.", missing[0])
     if row_type == "model":
         return normalised(Model(**values))
     client = Client(**values)

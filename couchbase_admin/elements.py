@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -90,8 +90,8 @@ def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: date
     before = store.relations(kind, old_id)
     relations = Relations(kind=kind, element_id=old_id) if before is None else before.value
     after = retired(relations, at, new_id)
-    add_element(store, new)
     if after is not relations:
+        add_element(store, new)
         _choose_successor(store, kind, new_id, old_id)
         for period in after.periods:
             if period.end_date == at:
@@ -104,14 +104,14 @@ def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: date
 
 
 def successor_of(
-    store: RegistryStore, old: AnyElement, new_id: str, changes: Mapping[str, Any], at: datetime
+    store: RegistryStore, old: AnyElement, new_id: str, changes: Mapping[str, Any], install_date: date
 ) -> AnyElement:
     """Return the element that takes another's place: as the old one is, but for what belongs to that piece alone."""
     kind = kind_of(old)
     own = {"manufacture_date", "panel_price", "panel_sold", "sensor_price", "variable_data", "end_date"}
     kept = ("tilt", "azimuth") if "model" in changes else old.__struct_fields__
     fields = {name: getattr(old, name, None) for name in kept if name not in own}
-    fields |= {ID_FIELD[kind]: new_id, "install_date": at.date()}
+    fields |= {ID_FIELD[kind]: new_id, "install_date": install_date}
     return element_of(store, kind, {**fields, **changes})
 
 

@@ -50,25 +50,67 @@ _FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
 _NULLS = tuple(None for _ in COLUMNS)
 _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
-_PART = 1000  # elements read at once
+_PART = 500  # elements read at once
 _READERS = 2  # while one waits for Couchbase, the other decodes
 
 Answer = tuple[Any, ...]
 
 
-class _Entry(msgspec.Struct, gc=False):  # tens of thousands, without cycles: the collector need not look at them
-    """What is known of one element: its periods' ends in epoch milliseconds, and the answer for each.
+class _Element(msgspec.Struct, gc=False):
+    """What a look-up answers of an element's document; dates as they are written."""
 
-    The last of each is a period that never comes; its answer is the one for times outside of all periods.
+    model: str = ""
+    manufacture_date: str | None = None
+    install_date: str | None = None
+    power_cap: float | None = None
+    tilt: float | None = None
+    azimuth: float | None = None
+    variable_data: dict[str, Any] = {}
+
+
+class _Client(msgspec.Struct, gc=False):
+    """What a look-up answers of a client's document; nothing where that is missing."""
+
+    name: str | None = None
+    apell_1: str | None = ""
+    apell_2: str | None = ""
+    address: str | None = ""
+    postal_code: str | None = ""
+    client_type: str | None = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    time_zone: str | None = None
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """What is known of one element; None where it is not in the registry.
+
+    `borders` are start and end of each period in epoch milliseconds, then those of one that never comes: its answer
+    is the one for times outside of all periods. Answers are made when they are first asked for. There are tens of
+    thousands of entries, without cycles: the garbage collector need not look at them.
     """
 
     read_at: float
-    known: bool
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
-    answers: tuple[Answer, ...]
-    variable_data: dict[str, Any]
-    periods: Sequence[Period]
+    borders: tuple[int, ...]
+    element: _Element | None = None
+    periods: Sequence[Period] = ()
+    clients: Sequence[_Client] = ()
+    answers: dict[int, Answer] | None = None
+
+    def answer(self, position: int) -> Answer:
+        """Return the values of `COLUMNS` in the period at a position."""
+        if self.element is None:
+            return _NULLS
+        if self.answers is None:
+            self.answers = {}
+        found = self.answers.get(position)
+        if found is None:
+            found = self.answers[position] = (
+                _answer(self.element, self.periods[position], self.clients[position])
+                if position < len(self.periods)
+                else _answer(self.element, None, _NO_CLIENT)
+            )
+        return found
 
 
 class Registry:
@@ -124,14 +166,16 @@ class Registry:
         if len(codes) != len(times):
             raise ValueError(f"{len(codes)} element ids, but {len(times)} event times")
         entries, stale = self._current(kind, ids)
-        rows = _rows_valid_at(entries, codes, times)
-        answers = list(chain.from_iterable(entry.answers for entry in entries))
-        columns = zip(*[answers[row] for row in rows.tolist()], strict=True) if answers else [() for _ in COLUMNS]
+        positions = _positions_valid_at(entries, codes, times)
+        answers = [
+            entries[code].answer(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
+        ]
+        columns = zip(*answers, strict=True) if answers else [() for _ in COLUMNS]
         data: dict[str, NDArray[Any]] = {
             name: np.array(values, dtype=np.float64 if name in _FLOATS else object)
             for name, values in zip(COLUMNS, columns, strict=True)
         }
-        data["known"] = np.fromiter((entry.known for entry in entries), dtype=bool, count=len(ids))[codes]
+        data["known"] = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(ids))[codes]
         data["stale"] = stale[codes]
         LOOKUPS.inc(len(times))
         return pd.DataFrame(data, copy=False)
@@ -158,11 +202,15 @@ class Registry:
             if is_stale and entry.read_at < 0:
                 raise Unavailable(f"Couchbase did not answer in time for {kind} {element_id}.")
         rows = [
-            (element_id, start, end, *answer, {**entry.variable_data, **period.variable_data})
-            for element_id, entry in zip(ids, entries, strict=True)
-            for start, end, answer, period in zip(
-                entry.starts[:-1], entry.ends[:-1], entry.answers[:-1], entry.periods, strict=True
+            (
+                element_id,
+                *entry.borders[2 * position : 2 * position + 2],
+                *entry.answer(position),
+                {**entry.element.variable_data, **period.variable_data},
             )
+            for element_id, entry in zip(ids, entries, strict=True)
+            if entry.element is not None
+            for position, period in enumerate(entry.periods)
         ]
         frame = pd.DataFrame(rows, columns=["element_id", "init", "end", *COLUMNS, "variable_data"])
         open_ended = frame["end"] == _ALWAYS
@@ -194,7 +242,7 @@ class Registry:
         old = [
             position
             for position, entry in enumerate(entries)
-            if entry.read_at < (oldest_known if entry.known else oldest_unknown)
+            if entry.read_at < (oldest_unknown if entry.element is None else oldest_known)
         ]
         stale = np.zeros(len(entries), dtype=bool)
         if old:
@@ -287,74 +335,51 @@ class Registry:
         return clients
 
 
-class _Element(msgspec.Struct, gc=False):
-    """What a look-up answers of an element's document; dates as they are written."""
-
-    model: str = ""
-    manufacture_date: str | None = None
-    install_date: str | None = None
-    power_cap: float | None = None
-    tilt: float | None = None
-    azimuth: float | None = None
-    variable_data: dict[str, Any] = {}
-
-
-class _Client(msgspec.Struct, gc=False):
-    """What a look-up answers of a client's document; nothing where that is missing."""
-
-    name: str | None = None
-    apell_1: str | None = ""
-    apell_2: str | None = ""
-    address: str | None = ""
-    postal_code: str | None = ""
-    client_type: str | None = ""
-    latitude: float | None = None
-    longitude: float | None = None
-    time_zone: str | None = None
-
-
-_NEVER = _Entry(-1.0, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), {}, ())
+_NEVER = _Entry(-1.0, (_ALWAYS, _ALWAYS))
 _NO_CLIENT = _Client(None, None, None, None, None, None)
 _CLIENT = msgspec.json.Decoder(_Client)
 _ELEMENT = msgspec.json.Decoder(_Element)
 
 
-def _rows_valid_at(entries: Sequence[_Entry], codes: NDArray[np.intp], times: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return, for each code and time, the row of the valid answer in the entries' answers laid end to end."""
-    counts = np.fromiter((len(entry.starts) for entry in entries), dtype=np.intp, count=len(entries))
-    total = int(counts.sum())
-    outside = np.cumsum(counts) - 1
-    first = outside + 1 - counts
-    starts = np.fromiter(chain.from_iterable(entry.starts for entry in entries), dtype=np.int64, count=total)
-    ends = np.fromiter(chain.from_iterable(entry.ends for entry in entries), dtype=np.int64, count=total)
-    rows = first[codes]
-    last = outside[codes]
+def _positions_valid_at(
+    entries: Sequence[_Entry], codes: NDArray[np.intp], times: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Return, for each code and time, the position of the valid period in its entry."""
+    counts = np.fromiter((len(entry.borders) // 2 for entry in entries), dtype=np.intp, count=len(entries))
+    laid_out = chain.from_iterable(entry.borders for entry in entries)
+    borders = np.fromiter(laid_out, dtype=np.int64, count=2 * int(counts.sum())).reshape(-1, 2)
+    starts, ends = borders[:, 0], borders[:, 1]
+    following_entry = np.cumsum(counts)
+    first = (following_entry - counts)[codes]
+    outside = (following_entry - 1)[codes]
+    rows: NDArray[np.intp] = first
     # step to the next period while it has begun: most elements have one, few have many
     while True:
-        following = np.minimum(rows + 1, last)
-        begun = (following < last) & (starts[following] <= times)
+        following = np.minimum(rows + 1, outside)
+        begun = (following < outside) & (starts[following] <= times)
         if not begun.any():
             break
         rows = np.where(begun, following, rows)
-    valid = (rows < last) & (starts[rows] <= times) & (times < ends[rows])
-    return np.where(valid, rows, last)
+    valid = (rows < outside) & (starts[rows] <= times) & (times < ends[rows])
+    positions: NDArray[np.intp] = np.where(valid, rows, outside) - first
+    return positions
 
 
 def _entry(
     read_at: float, element: Stored | None, relations: Relations | None, clients: Mapping[str, _Client]
 ) -> _Entry:
     if element is None:
-        return _Entry(read_at, False, (_ALWAYS,), (_ALWAYS,), (_NULLS,), {}, ())
-    own = _ELEMENT.decode(element.content)
+        return _Entry(read_at, (_ALWAYS, _ALWAYS))
     periods = [] if relations is None else relations.periods
+    borders: list[int] = []
+    for period in periods:
+        borders += (_epoch_ms(period.init_date), _ALWAYS if period.end_date is None else _epoch_ms(period.end_date))
     return _Entry(
         read_at,
-        True,
-        (*(_epoch_ms(period.init_date) for period in periods), _ALWAYS),
-        (*(_ALWAYS if period.end_date is None else _epoch_ms(period.end_date) for period in periods), _ALWAYS),
-        (*(_answer(own, period, clients[period.client_id]) for period in periods), _answer(own, None, _NO_CLIENT)),
-        own.variable_data,
+        (*borders, _ALWAYS, _ALWAYS),
+        _ELEMENT.decode(element.content),
         periods,
+        [clients[period.client_id] for period in periods],
     )
 
 

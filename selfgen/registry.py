@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -54,7 +53,11 @@ class RegistryError(Exception):
 
 
 class Refused(RegistryError):
-    """What was asked for cannot be: nothing was changed."""
+    """What was asked for cannot be: nothing was changed. `field` is what is wrong, where it is one field."""
+
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class Conflict(RegistryError):
@@ -318,6 +321,8 @@ _EXPECTED = {
 }
 _ID_FIELDS = {"client_id", "element_id", *ID_FIELD.values()}
 _WELL_FORMED = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _AT = re.compile(r" - at `\$.*?(\w+)`")
 
 
@@ -422,14 +427,14 @@ def _id_problems(name: str, value: str) -> Iterator[Problem]:
         return
     if not 1 <= size <= MAX_ID_BYTES:
         yield Problem(name, f"{name} has {size} bytes of UTF-8: give an id of 1 to {MAX_ID_BYTES}.")
-    if any(unicodedata.category(character) == "Cc" for character in value):
+    if _CONTROL.search(value):
         yield Problem(name, f"{name} {value!r} has a control character, which a key cannot hold: remove it.")
     if value != value.strip():
         yield Problem(name, f"{name} {value!r} begins or ends with a space: remove it.")
 
 
 def _text_problem(name: str, value: str) -> Problem | None:
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+    if _CONTROL.search(value) or _SURROGATE.search(value):
         return Problem(name, f"{name} {value!r} has a control character: remove it.")
     return None
 
@@ -528,9 +533,9 @@ def with_model(kind: Kind, fields: Mapping[str, Any], model: Model | None) -> An
     except msgspec.ValidationError as error:
         at = _AT.search(str(error))
         if at:
-            raise Refused(_unexpected(at.group(1), merged.get(at.group(1))).sentence) from None
+            raise Refused(_unexpected(at.group(1), merged.get(at.group(1))).sentence, at.group(1)) from None
         missing = str(error).partition("`")[2].rstrip("`")
-        raise Refused(f"{missing} is missing: give it, or a model that has it.") from None
+        raise Refused(f"{missing} is missing: give it, or a model that has it.", missing) from None
 
 
 def moment(text: str, time_zone: str | None = None) -> datetime:
@@ -555,6 +560,11 @@ def moment(text: str, time_zone: str | None = None) -> datetime:
     if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != value:
         raise Refused(f"{text} does not exist in {time_zone}: the clock is put forward then. Give another time.")
     return instant(local)
+
+
+def local_date(at: datetime, time_zone: str | None) -> date:
+    """Return an instant's day by the clock of a time zone, or of this machine."""
+    return at.astimezone(ZoneInfo(time_zone) if time_zone else None).date()
 
 
 # ---------------------------------------------------------------- who has it since when

@@ -52,6 +52,7 @@ from selfgen.registry import (
     client_key,
     element_key,
     kind_named,
+    local_date,
     model_key,
     moment,
     relations_key,
@@ -300,7 +301,8 @@ def element_replace(
 
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         named = kind_named(kind)
-        instant = moment(at, _zone(store, named, old_id))
+        zone = _zone(store, named, old_id)
+        instant = moment(at, zone)
         changes = _changes(ELEMENT_TYPES[named], pairs or [], fixed=(ID_FIELD[named], "end_date"))
         registered = store.element(named, new_id)
         if registered is not None and changes:
@@ -308,7 +310,9 @@ def element_replace(
         new = (
             registered.value
             if registered
-            else successor_of(store, known_element(store, named, old_id).value, new_id, changes, instant)
+            else successor_of(
+                store, known_element(store, named, old_id).value, new_id, changes, local_date(instant, zone)
+            )
         )
         changed = replace_element(store, old_id, new, instant)
         sentence = f"{kind} {new_id} is in the place of {old_id} since {shown(instant)}"
@@ -565,11 +569,26 @@ def _with_before(changes: Iterable[Change]) -> list[dict[str, Any]]:
 def _difference(entry: dict[str, Any]) -> str:
     before, after = entry["before"] or {}, entry["after"]
     lines = []
-    for name in sorted({*before, *after}):
+    for name in sorted({*before, *after} - {"periods"}):
         if before.get(name) != after.get(name):
             old = "" if name not in before else f"{_text(before[name])} → "
             lines.append(f"{name}: {old}{_text(after.get(name))}")
+    had, has = ([_period_text(period) for period in one.get("periods", [])] for one in (before, after))
+    lines += [f"- {period}" for period in had if period not in has]
+    lines += [f"+ {period}" for period in has if period not in had]
     return "\n".join(lines)
+
+
+def _period_text(period: dict[str, Any]) -> str:
+    start, end = (
+        next((value for name, value in period.items() if name.startswith(each)), "") for each in ("init_", "end_")
+    )
+    site = [
+        _text(period[name])
+        for name in ("address", "postal_code", "latitude", "longitude", "variable_data")
+        if name in period
+    ]
+    return " ".join([f"{period['client_id']} from {start}", *([f"to {end}"] if end else []), *site])
 
 
 def _text(value: Any) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 #: Documents read or written at once: enough to keep the line full, few enough to answer within the timeout.
-BATCH = 1000
+BATCH = 2500
 
 
 class KeyExists(Exception):

@@ -6,42 +6,38 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from couchbase_admin.registry import _ALWAYS, _NULLS, COLUMNS, Registry, _Entry, _rows_valid_at
+from couchbase_admin.registry import _ALWAYS, _NULLS, COLUMNS, Registry, _Entry, _positions_valid_at
 from selfgen.columns import ENRICHMENT
 from selfgen.settings import Settings
 
 borders = st.lists(st.integers(0, 30), max_size=8, unique=True).map(sorted)
 
 
-def entry(ends: list[int], name: str, *, open_ended: bool) -> _Entry:
+def entry(borders: list[int], *, open_ended: bool) -> _Entry:
     """Return an element whose periods lie between every first and second of the borders."""
-    starts, stops = ends[::2], ends[1::2]
-    if len(stops) < len(starts):
-        stops.append(_ALWAYS if open_ended else starts[-1] + 1)
-    answers = tuple((f"{name}{number}",) for number in range(len(starts)))
-    return _Entry(0.0, True, (*starts, _ALWAYS), (*stops, _ALWAYS), (*answers, (f"{name}-",)), {}, ())
+    if len(borders) % 2:
+        borders = [*borders, _ALWAYS if open_ended else borders[-1] + 1]
+    return _Entry(0.0, (*borders, _ALWAYS, _ALWAYS))
 
 
 @given(
     elements=st.lists(st.tuples(borders, st.booleans()), min_size=1, max_size=5),
     queries=st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 31)), max_size=60),
 )
-def test_the_valid_answer_is_found_as_by_hand(elements, queries):
-    entries = [entry(ends, f"e{n}/", open_ended=is_open) for n, (ends, is_open) in enumerate(elements)]
+def test_the_valid_period_is_found_as_by_hand(elements, queries):
+    entries = [entry(ends, open_ended=is_open) for ends, is_open in elements]
     queries = [(code % len(entries), time) for code, time in queries]
-    answers = [answer[0] for one in entries for answer in one.answers]
 
-    def by_hand(code: int, time: int) -> str:
-        one = entries[code]
-        for start, end, answer in zip(one.starts[:-1], one.ends[:-1], one.answers[:-1], strict=True):
-            if start <= time < end:
-                return answer[0]
-        return one.answers[-1][0]
+    def by_hand(code: int, time: int) -> int:
+        own = entries[code].borders
+        for position in range(len(own) // 2):
+            if own[2 * position] <= time < own[2 * position + 1]:
+                return position
+        return len(own) // 2 - 1
 
     codes = np.array([code for code, _ in queries], dtype=np.intp)
     times = np.array([time for _, time in queries], dtype=np.int64)
-    rows = _rows_valid_at(entries, codes, times)
-    assert [answers[row] for row in rows] == [by_hand(code, time) for code, time in queries]
+    assert _positions_valid_at(entries, codes, times).tolist() == [by_hand(code, time) for code, time in queries]
 
 
 def test_an_answer_has_the_enrichment_in_its_order():
