@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -153,7 +154,7 @@ def _prepare(settings: Settings, server: Server) -> None:
     for name in (".", *server.folders):
         (home / name).mkdir(parents=True, exist_ok=True)
     for name, text in server.files(settings).items():
-        (home / name).write_text(text)
+        _replace_text(home / name, text)
     command = server.prepare(settings)
     if command is None:
         return
@@ -162,6 +163,14 @@ def _prepare(settings: Settings, server: Server) -> None:
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-LOG_LINES:])
         raise StackError(f"{server.name} could not be prepared", tail)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a file at once: servers that share a configuration are prepared side by side, and one may read already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
 
 
 def _await_ready(settings: Settings, supervisor: Supervisor, server: Server, stop: threading.Event) -> None:
