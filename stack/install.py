@@ -47,24 +47,26 @@ def missing(settings: Settings) -> list[str]:
     ]
 
 
-def _bring(settings: Settings, pom: str) -> None:
-    target = settings.jars_dir / POMS[pom]
+def copy_jars(pom: Path, target: Path, work: Path) -> None:
+    """Have Maven copy a pom's jars into a folder, which it empties first.
+
+    Raises
+    ------
+    StackError
+        Maven failed.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    work = settings.jars_dir / "work" / pom.replace("/", "-")
-    command = [
-        "mvn",
-        "-q",
-        "-B",
-        "-f",
-        str(HERE / pom / "pom.xml"),
-        f"-Dout={target}",
-        f"-Dwork={work}",
-        "package",
-    ]
+    command = ["mvn", "-q", "-B", "-f", str(pom), f"-Dout={target}", f"-Dwork={work}", "package"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-15:])
-        raise StackError(f"Maven could not bring the jars of {pom}; is its registry within reach?", tail)
+        name = pom.parent.relative_to(HERE) if pom.is_relative_to(HERE) else pom.name
+        raise StackError(f"Maven could not bring the jars of {name}; is its registry within reach?", tail)
+
+
+def _bring(settings: Settings, pom: str) -> None:
+    target = settings.jars_dir / POMS[pom]
+    copy_jars(HERE / pom / "pom.xml", target, settings.jars_dir / "work" / pom.replace("/", "-"))
     if pom == "flink":
         _complete_flink(target)
     _stamp(settings, pom).write_text(_digest(pom))
