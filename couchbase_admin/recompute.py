@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from couchbase_admin.store import HOUR_MS, MarkDirty
+from couchbase_admin.store import HOUR_MS, MarkDirty, RegistryStore
 from selfgen.registry import Unavailable
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def marker(settings: Settings) -> MarkDirty:
     """Return what a `RegistryStore` marks hours with; it connects when there is something to mark."""
 
     def mark(topic: str, hours_ms: Sequence[int], reason: str) -> None:
+        import pymongo
         from pymongo.errors import PyMongoError
 
         from selfgen.clients import mongo
@@ -25,7 +26,8 @@ def marker(settings: Settings) -> MarkDirty:
         if topic not in mongo.BATCH_TOPICS or not hours_ms:
             return
         try:
-            with mongo.connect(settings, _TIMEOUT_S) as client:
+            # for all of it, so that a server that hangs keeps nobody waiting either
+            with mongo.connect(settings, _TIMEOUT_S) as client, pymongo.timeout(_TIMEOUT_S):
                 database = client[settings.mongodb_database]
                 readings = mongo.time_range(topic, hours_ms[0], hours_ms[-1] + HOUR_MS)
                 first = database["topic"].find_one(readings, {"_id": 1}, sort=[("_id", 1)])
@@ -40,3 +42,11 @@ def marker(settings: Settings) -> MarkDirty:
             raise Unavailable(f"MongoDB does not answer: the hours stay noted. ({type(error).__name__})") from error
 
     return mark
+
+
+def hand_over(settings: Settings) -> int:
+    """Mark the hours that the registry's changes affect and that MongoDB has no marks of yet; return how many.
+
+    For the batch jobs: an installer's command marks them itself where it reaches MongoDB, and else only notes them.
+    """
+    return RegistryStore.open(settings, mark_dirty=marker(settings)).mark_pending_hours()

@@ -93,10 +93,24 @@ def splits(start: datetime, end: datetime) -> list[tuple[int, int]]:
     return [(milliseconds(low), milliseconds(high)) for low, high in pairwise(edges)]
 
 
-@retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(120), reraise=True)
+#: A batch job can wait for Couchbase, but not do without it.
+_patient = retry(
+    retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(120), reraise=True
+)
+
+
+@_patient
 def periods(registry: Any, source: Source, element_ids: Any) -> pd.DataFrame:
-    """Return the registry's periods of elements; a batch job can wait for Couchbase, but not do without it."""
+    """Return the registry's periods of elements."""
     return registry.history(source.kind, element_ids)
+
+
+@_patient
+def hand_over_marks(settings: Settings) -> None:
+    """Mark dirty what changes of the registry affect, before a job reads it: what comes after is marked again."""
+    from couchbase_admin.recompute import hand_over
+
+    hand_over(settings)
 
 
 def owners_of(history: pd.DataFrame) -> pd.DataFrame:
@@ -288,6 +302,7 @@ def run_rich(
     finish: Any = None,
 ) -> None:
     """Make the slots of the UTC hours `[start, end)` and replace them in the lake, each hour at once."""
+    hand_over_marks(settings)
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
     try:
