@@ -33,5 +33,6 @@ def test_kills_lose_and_double_nothing(own: Settings) -> None:
 
 
 def test_only_broken_messages_leave_consumers_alive_and_good_ones_land(own: Settings) -> None:
-    figures = chaos_broken.chaos(own, chaos_broken.Plan(minutes=0.4, sample_s=0.5))
+    # half a minute is too short for the allocators to settle; consumers that keep what they refuse still exceed this
+    figures = chaos_broken.chaos(own, chaos_broken.Plan(minutes=0.5, sample_s=0.5, growth=1.5))
     assert missed(figures) == []
