@@ -206,11 +206,20 @@ class Consumers:
         self._running.append(process)
         return process
 
+    def alive(self) -> list[int]:
+        """Return their process ids; raise if one ended by itself."""
+        for process in self._running:
+            self._must_live(process)
+        return [process.pid for process in self._running]
+
+    def _must_live(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is not None:
+            raise RuntimeError(f"a consumer ended by itself with {process.returncode}; see {self._log.name}")
+
     def kill(self, chance: random.Random) -> None:
         """Kill one, and start another in its place."""
         process = chance.choice(self._running)
-        if process.poll() is not None:
-            raise RuntimeError(f"a consumer ended by itself with {process.returncode}; see {self._log.name}")
+        self._must_live(process)
         process.kill()
         process.wait()
         self._running.remove(process)
@@ -229,8 +238,7 @@ class Consumers:
         self._running.remove(process)
 
     def _is_member(self, process: subprocess.Popen[bytes]) -> bool:
-        if process.poll() is not None:
-            raise RuntimeError(f"a consumer ended by itself with {process.returncode}; see {self._log.name}")
+        self._must_live(process)
         described = self._admin.describe_consumer_groups([PROCESSES[TOPIC]])[PROCESSES[TOPIC]]
         try:
             members = described.result().members

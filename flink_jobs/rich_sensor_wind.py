@@ -137,4 +137,4 @@ def submit(settings: Settings, restore_from: str | None) -> None:
 
 
 if __name__ == "__main__":
-    keeper.main(NAME, __doc__, submit)
+    keeper.main(NAME, __doc__, submit, reads="wind")

@@ -154,6 +154,7 @@ class Landing:
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
+            "topic.metadata.refresh.interval.ms": 10_000,  # how soon added partitions are found
             "queued.max.messages.kbytes": 32 * 1024,
         }
 
@@ -247,8 +248,11 @@ class Landing:
         if error := message.error():
             log.warning("kafka", topic=self.topic, error=str(error))
             return False
-        expected = self._next.get(message.partition())
-        return expected is not None and message.offset() >= expected
+        number, expected = message.partition(), self._next.get(message.partition())
+        if expected is not None and message.offset() < expected:  # the topic was made anew: look again where it begins
+            self._next.pop(number)
+            expected = None
+        return expected is not None
 
     # messages become works
 
@@ -531,6 +535,10 @@ class Landing:
 
 def _first_clause(error: object) -> str:
     """Return what went wrong, without the driver's picture of its servers."""
+    if isinstance(error, KafkaException):
+        error = error.args[0]
+    if isinstance(error, KafkaError):
+        error = error.str()
     return str(error).partition(" (configured timeouts")[0]
 
 

@@ -296,7 +296,11 @@ def replay_rejected(
 
 def _choice(topic: Topic | None, reason: str | None, since: datetime | None) -> Any:
     from kafka_consumers.rejected import Choice
+    from selfgen.messages import REASONS
 
+    reasons = [*REASONS, "internal_error"]
+    if reason is not None and reason not in reasons:
+        raise CommandError(f"nothing is refused for {reason!r}; the reasons are: {', '.join(reasons)}")
     return Choice(topic and topic.value, reason, since and since.replace(tzinfo=UTC))
 
 

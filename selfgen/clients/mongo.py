@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 import bson
@@ -163,12 +163,14 @@ def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int
         yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
 
 
-def expire(found: Database[Document], topic: str, before_ms: int) -> int:
+def expire(found: Database[Document], topic: str, before_ms: int, settled: timedelta = timedelta(hours=1)) -> int:
     """Remove the readings of a topic before an hour (its start, epoch ms); return how many.
 
     By ranges of the clustering key, so that no index is kept for it. An hour that a job has still to compute stays,
-    and the hours beside it, whose readings that job needs too.
+    and the hours beside it, whose readings that job needs too. What was received within `settled` stays: its hour may
+    not be marked yet.
     """
+    received = {"received_at": {"$lt": datetime.now(UTC) - settled}}
     needed = {
         hour_ms + shift
         for hour_ms in _marked_hours(found, topic, before_ms + HOUR_MS)
@@ -178,7 +180,7 @@ def expire(found: Database[Document], topic: str, before_ms: int) -> int:
     from_ms = 0
     for hour_ms in [*sorted(hour_ms for hour_ms in needed if hour_ms < before_ms), before_ms]:
         if from_ms < hour_ms:
-            removed += found["topic"].delete_many(time_range(topic, from_ms, hour_ms)).deleted_count
+            removed += found["topic"].delete_many(time_range(topic, from_ms, hour_ms) | received).deleted_count
         from_ms = hour_ms + HOUR_MS
     return removed
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -353,11 +354,15 @@ def test_readings_expire_but_never_before_their_hour_is_computed(entrance: Entra
     entrance.send(*(entrance.panel("p1", second) for second in range(0, 7200, 600)))
     entrance.land(12)
     cutoff_ms = entrance.hour_ms + 2 * HOUR_MS
-    assert mongo.expire(entrance.database, "panel", cutoff_ms) == 0
+    no_time = timedelta(0)
+    assert mongo.expire(entrance.database, "panel", cutoff_ms, no_time) == 0
     first, second = mongo.dirty_hours(entrance.settings, "panel", cutoff_ms)
     mongo.clear_dirty(entrance.settings, [first])
-    assert mongo.expire(entrance.database, "panel", cutoff_ms) == 0  # the second hour needs its neighbour
+    assert mongo.expire(entrance.database, "panel", cutoff_ms, no_time) == 0  # the second hour needs its neighbour
     mongo.clear_dirty(entrance.settings, [second])
+    assert mongo.expire(entrance.database, "panel", cutoff_ms) == 0  # what came just now may not be marked yet
+    two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    entrance.database["topic"].update_many({}, {"$set": {"received_at": two_hours_ago}})
     assert mongo.expire(entrance.database, "panel", entrance.hour_ms + HOUR_MS) == 6
     assert entrance.database["topic"].count_documents({}) == 6
     # a consumer does it by itself, once an hour
@@ -405,3 +410,53 @@ def closing_server(server: ThreadingHTTPServer) -> Iterator[int]:
 def get(port: int, path: str) -> tuple[int, str]:
     response = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
     return response.status_code, response.text
+
+
+def test_a_streaming_job_reports_what_it_has_taken_and_what_waits(entrance: Entrance) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    from flink_jobs.performance import report
+
+    settings = entrance.settings
+    job = f"job-{entrance.now_ms}"
+    begin = kafka.end_offsets(settings, "panel")[0]
+    entrance.send(*[b"{"] * 30)
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": job})
+
+    def take(messages: int) -> None:  # as the job's checkpoints do
+        consumer.commit(offsets=[TopicPartition("panel", 0, begin + messages)], asynchronous=False)
+
+    take(10)
+    start = kafka.end_offsets(settings, "topic_performance")
+    stop = threading.Event()
+    thread = threading.Thread(target=report, args=(settings, "panel", job, stop))
+    thread.start()
+    try:
+        wait_for(lambda: kafka.end_offsets(settings, "topic_performance") != start)
+        take(25)
+        wait_for(lambda: sum(row["messages"] for row in read(settings, "topic_performance", start)) == 15)
+    finally:
+        stop.set()
+        thread.join(30)
+        consumer.close()
+    rows = [row for row in read(settings, "topic_performance", start) if row["consumer"] == job]
+    assert (rows[0]["lag"], rows[-1]["lag"]) == (20, 5)
+
+
+def test_added_partitions_are_found_and_a_topic_made_anew_is_read_from_its_beginning(entrance: Entrance) -> None:
+    settings = entrance.settings
+    width = len(kafka.end_offsets(settings, "panel"))
+    with entrance.landing():
+        entrance.send(entrance.panel("p1"))
+        wait_for(lambda: entrance.counts()["consumed"] == 1)
+        kafka.ensure_topics(settings.model_copy(update={"partitions": width + 1}))
+        entrance.send(entrance.panel("p2"), partition=width)
+        wait_for(lambda: entrance.counts()["consumed"] == 2)
+        admin = kafka.admin(settings)
+        admin.delete_topics(["panel"])["panel"].result()
+        wait_for(lambda: not kafka.end_offsets(settings, "panel"))
+        kafka.ensure_topics(settings)
+        entrance.send(entrance.panel("p3"), entrance.panel("p4"))
+        wait_for(lambda: entrance.counts()["consumed"] == 4)
+    assert stored(settings)["panel"]["landed"] == 4
+    assert entrance.database["topic_alarm"].count_documents({"reason": "offsets_lost", "_id": {"$gte": "panel|0000|"}})

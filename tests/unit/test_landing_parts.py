@@ -68,6 +68,59 @@ def test_a_batch_encodes_as_its_documents_would(messages: list[dict[str, Any]], 
         assert encoded_document == bson.encode(expected)
 
 
+_ids = st.sampled_from(["p1", "a|b", "|", "é" * 64, "é" * 65, "\ud800", "p\u0085", "p\0"]) | st.text(max_size=4)
+_times = (
+    st.sampled_from([NOW_MS, 0, -1, 2**63, 10**400, 1.7e12, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+    | st.sampled_from(["2026-11-22T10:15:00+23:59", "2026-11-22T10:15:60Z", "2026-11-22T10:15:00"])
+    | st.integers(946_684_800_000, NOW_MS)
+)
+_numbers = st.floats() | st.integers(-(2**64), 2**65) | st.sampled_from([-0.0, 1e308, 10**400, True, None])
+_anything = st.recursive(
+    _numbers | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+_objects = st.fixed_dictionaries(
+    {"panel_id": _ids, "timestamp": _times, "power": st.floats(-1000, 1e7) | _numbers},
+    optional={"energy": _numbers, "temperature": _numbers, "note": _anything, "_id": _anything, "kafka": _anything},
+)
+_bytes = (
+    st.none()
+    | st.binary(max_size=100)
+    | _objects.map(lambda message: json.dumps(message).encode())
+    | _objects.map(lambda message: json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    | st.builds(
+        lambda message, place, byte: (
+            (text := json.dumps(message).encode())[: place % len(text)] + bytes([byte]) + text[place % len(text) + 1 :]
+        ),
+        _objects,
+        st.integers(0, 300),
+        st.integers(0, 255),
+    )
+    | st.integers(1, 5000).map(lambda depth: b'{"note":' + b"[" * depth + b"]" * depth + b"}")
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(values=st.lists(_bytes, max_size=8), owner=st.sampled_from([None, "", "C1", "Ñandú"]))
+def test_any_bytes_become_documents_or_refusals(values: list[bytes | None], owner: str | None) -> None:
+    batch = decode("panel", values, NOW_MS)
+    assert sorted([*batch.indexes, *(refused.index for refused in batch.refused)]) == list(range(len(values)))
+    size = len(batch.indexes)
+    origin = documents.Origin(np.zeros(size, np.int64), np.arange(size), [owner] * size, [owner] * size, NOW_MS)
+    ids = documents.identities(batch)
+    encoded_documents = documents.encode(batch, ids, origin)
+    assert documents.split(b"".join(encoded_documents)).keys() == {identity.encode() for identity in ids}
+    for place, encoded_document in enumerate(encoded_documents):
+        found = bson.decode(encoded_document)
+        sent = json.loads(values[batch.indexes[place]] or b"")
+        assert found["_id"] == f"panel|{batch.event_times_ms[place]:013d}|{sent['panel_id']}"
+        assert (found["topic_id"], found["element_id"]) == ("panel", sent["panel_id"])
+        kept = {name: value for name, value in found["msg_value"].items() if value is not None}
+        assert kept == {name: value for name, value in sent.items() if value is not None}
+        assert found["kafka"] == {"partition": 0, "offset": place}
+
+
 def panel(**fields: Any) -> bytes:
     _, [document] = encoded([{"panel_id": "p1", "timestamp": NOW_MS, "power": 1, **fields}])
     return document
