@@ -1,6 +1,7 @@
 """RichSensorWind: topic `wind` → one-second windows for each sensor, with place and owner → topic `wind_rich`.
 
-    wind ─► well-formed readings ─► each reading once ─► 1 s windows ─► enrichment valid at the window ─► wind_rich
+    wind ─► well-formed readings ─► each once ─┬─► in time: 1 s windows ─► enrichment valid at the window ─► wind_rich
+                                               └─► too late for its window ────────────────────────────────► wind_late
 
 All of it is Flink SQL but the enrichment, a vectorised look-up in the registry's cache.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
-from flink_jobs.contract import limits
+from flink_jobs.contract import element_id, known_time, limits
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
@@ -32,22 +33,46 @@ EVENT_MS = r"""
                      + CAST(REGEXP_EXTRACT(`timestamp`, '[+-]\d\d:(\d\d)$', 1) AS BIGINT)), 0)
     END"""
 
+#: A late reading, and how many whole seconds of event time the others were past it.
+LATE_DDL = "`timestamp` BIGINT, wind_id STRING, wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT"
+
+#: Whether a reading's window has closed: the very condition on which Flink drops it.
+IS_LATE = """COALESCE(
+    CURRENT_WATERMARK(event_time) >= FLOOR(event_time TO SECOND) + INTERVAL '0.999' SECOND, FALSE)"""
+
+
+def epoch_ms(time: str) -> str:
+    """Return epoch ms of a SQL timestamp; the session's time zone is UTC."""
+    return f"1000 * UNIX_TIMESTAMP(CAST({time} AS STRING)) + EXTRACT(MILLISECOND FROM {time})"
+
 
 def columns(settings: Settings) -> str:
     """Return the source's columns.
 
-    A reading without a usable time, or far ahead of the clock, gets the time 1970: it moves no watermark (which may
-    not be NULL), and is left out of the windows.
+    A reading without a usable time, or far ahead of the broker's clock, gets the time 1970: it moves no watermark
+    (which may not be NULL), and is left out of the windows. One that is a little ahead moves the watermark only to
+    when the broker had it, so that a fast clock does not make the other sensors late.
     """
-    ahead = f"(UNIX_TIMESTAMP() + 1) * 1000 + {MAX_AHEAD_MS}"
+    event_time = f"TO_TIMESTAMP_LTZ({EVENT_MS}, 3)"
+    ahead = f"appended_at + INTERVAL '{MAX_AHEAD_MS // 1000}' SECOND(3)"
+    delay = f"INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"
     return f"""
         wind_id STRING, `timestamp` STRING, wind_speed DOUBLE, wind_direction DOUBLE,
-        event_time AS TO_TIMESTAMP_LTZ(CASE WHEN ({EVENT_MS}) <= {ahead} THEN {EVENT_MS} ELSE 0 END, 3),
-        WATERMARK FOR event_time AS event_time - INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"""
+        appended_at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+        arrival AS PROCTIME(),
+        event_time AS CASE WHEN {event_time} <= {ahead} THEN {event_time} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
+        WATERMARK FOR event_time AS
+            CASE WHEN event_time < appended_at THEN event_time ELSE appended_at END - {delay}"""
 
 
-def create_source(env: StreamTableEnvironment, settings: Settings) -> str:
-    """Create the table of topic `wind`; without a checkpoint it is read from its first message."""
+def create_source(env: StreamTableEnvironment, settings: Settings, **options: str) -> str:
+    """Create the table of topic `wind`; without a checkpoint it is read from its first message.
+
+    Parameters
+    ----------
+    **options
+        Of the Kafka connector, over the job's own.
+    """
     source = runtime.kafka_source(
         settings,
         "wind",
@@ -56,17 +81,18 @@ def create_source(env: StreamTableEnvironment, settings: Settings) -> str:
             "scan.startup.mode": "earliest-offset",
             "scan.watermark.idle-timeout": f"{settings.wind_idle_s} s",
             "json.ignore-parse-errors": "true",
-        },
+        }
+        | options,
     )
     env.execute_sql(f"CREATE TABLE wind ({columns(settings)}) WITH ({source})")
     return "wind"
 
 
-def create_sink(env: StreamTableEnvironment, settings: Settings) -> str:
-    """Create the table of topic `wind_rich`."""
-    report = runtime.ddl(DATASOURCES["wind_report"])
-    env.execute_sql(f"CREATE TABLE wind_rich ({report}) WITH ({runtime.kafka_sink(settings, 'wind_rich', 'wind_id')})")
-    return "wind_rich"
+def create_sinks(env: StreamTableEnvironment, settings: Settings) -> tuple[str, str]:
+    """Create the tables of topics `wind_rich` and `wind_late`."""
+    for topic, ddl in (("wind_rich", runtime.ddl(DATASOURCES["wind_report"])), ("wind_late", LATE_DDL)):
+        env.execute_sql(f"CREATE TABLE {topic} ({ddl}) WITH ({runtime.kafka_sink(settings, topic, 'wind_id')})")
+    return "wind_rich", "wind_late"
 
 
 def enrichment(settings: Settings):
@@ -90,20 +116,27 @@ def enrichment(settings: Settings):
     return udf(Enrich(), result_type=row, func_type="pandas")
 
 
-def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) -> StatementSet:
-    """Return the job from a table of raw readings to a table of enriched windows."""
+def build_pipeline(
+    env: StreamTableEnvironment, settings: Settings, source: str, sink: str, late: str, enrich
+) -> StatementSet:
+    """Return the job from a table of raw readings to a table of enriched windows and one of late readings.
+
+    Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both.
+    """
     env.create_temporary_function("enrich", enrich)
-    low, high = limits("wind", "wind_speed")
+    # holds for the duplicates only: windows are forgotten when they close
+    env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
-        SELECT wind_id, event_time, wind_speed, wind_direction FROM {source}
-        WHERE event_time > TO_TIMESTAMP_LTZ(0, 3) AND wind_id <> '' AND wind_speed BETWEEN {low} AND {high}""")
+        SELECT wind_id, event_time, arrival, wind_speed, wind_direction FROM {source}
+        WHERE {known_time("event_time")} AND {element_id("wind_id")}
+          AND {limits("wind", "wind_speed")} AND {limits("wind", "wind_direction")}""")
     env.execute_sql("""
         CREATE TEMPORARY VIEW once AS
-        SELECT window_start, window_end, window_time, wind_id, event_time,
-               MAX(wind_speed) AS wind_speed, MAX(wind_direction) AS wind_direction
-        FROM TABLE(TUMBLE(TABLE reading, DESCRIPTOR(event_time), INTERVAL '1' SECOND))
-        GROUP BY window_start, window_end, window_time, wind_id, event_time""")
+        SELECT wind_id, event_time, wind_speed, wind_direction
+        FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY wind_id, event_time ORDER BY arrival) AS place FROM reading)
+        WHERE place = 1""")
+    env.execute_sql(f"CREATE TEMPORARY VIEW in_time AS SELECT * FROM once WHERE NOT {IS_LATE}")
     env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
@@ -111,7 +144,8 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
                DEGREES(ATAN2(SUM(wind_speed * SIN(RADIANS(wind_direction))),
                              SUM(wind_speed * COS(RADIANS(wind_direction))))) AS angle,
                COUNT(*) AS samples
-        FROM once GROUP BY window_start, window_end, wind_id""")
+        FROM TABLE(TUMBLE(TABLE in_time, DESCRIPTOR(event_time), INTERVAL '1' SECOND))
+        GROUP BY window_start, window_end, wind_id""")
     env.execute_sql("""
         CREATE TEMPORARY VIEW enriched AS
         SELECT wind_id, start_ms, wind_speed, wind_gust, wind_min, wind_direction, samples,
@@ -126,6 +160,11 @@ def build_pipeline(env: StreamTableEnvironment, source: str, sink: str, enrich) 
     )
     job = env.create_statement_set()
     job.add_insert_sql(f"INSERT INTO {sink} SELECT {selected} FROM enriched")
+    job.add_insert_sql(f"""
+        INSERT INTO {late}
+        SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction,
+               TIMESTAMPDIFF(SECOND, event_time, CURRENT_WATERMARK(event_time))
+        FROM once WHERE {IS_LATE}""")
     return job
 
 
@@ -133,7 +172,7 @@ def submit(settings: Settings, restore_from: str | None) -> None:
     """Submit the job to the cluster."""
     env = runtime.streaming(settings, NAME, restore_from)
     source = create_source(env, settings)
-    build_pipeline(env, source, create_sink(env, settings), enrichment(settings)).execute()
+    build_pipeline(env, settings, source, *create_sinks(env, settings), enrichment(settings)).execute()
 
 
 if __name__ == "__main__":

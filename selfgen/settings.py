@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     flink_parallelism: int = Field(1, ge=1, description="Parallelism of a job")
     checkpoint_interval_ms: int = Field(1000, ge=100, description="Time between checkpoints of the wind jobs, ms")
     wind_watermark_delay_ms: int = Field(2000, ge=0, description="How late a wind reading may be for its window, ms")
+    wind_duplicate_s: int = Field(
+        900, ge=1, description="How long after a wind reading the same one again is known as a duplicate, s"
+    )
     wind_idle_s: int = Field(
         60,
         ge=1,

@@ -59,6 +59,8 @@ class TopicSpec(NamedTuple):
     """None: as many as the setting says."""
     retention_bytes: int = _GIB
     """Of each partition."""
+    stamped_by: Literal["producer", "broker"] = "producer"
+    """Whose clock a record's timestamp is."""
 
     def config(self) -> dict[str, str]:
         """Return the topic's configuration in Kafka's own words."""
@@ -68,11 +70,13 @@ class TopicSpec(NamedTuple):
             "retention.bytes": str(self.retention_bytes),
             # a device whose clock is ahead must reach the contract, which refuses it and says so
             "message.timestamp.after.max.ms": str(_UNLIMITED_MS),
+            "message.timestamp.type": "LogAppendTime" if self.stamped_by == "broker" else "CreateTime",
         }
 
 
 TOPICS: dict[str, TopicSpec] = {
-    "wind": TopicSpec("readings of wind sensors", retention_bytes=8 * _GIB),
+    # the broker's clock bounds how far a device's may move event time
+    "wind": TopicSpec("readings of wind sensors", retention_bytes=8 * _GIB, stamped_by="broker"),
     "light": TopicSpec("readings of light sensors", retention_bytes=8 * _GIB),
     "panel": TopicSpec("readings of panels", retention_bytes=8 * _GIB),
     "topic_performance": TopicSpec("throughput, lag and delay at the entrance of the topics", partitions=1),

@@ -1,14 +1,25 @@
-"""The wind job's SQL over a file of raw messages, in Flink, against pandas over the same messages."""
+"""The wind job on the cluster, between real topics: windows against pandas over the same messages, and what is late."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from couchbase_admin.add_new_element import add_element
+from couchbase_admin.add_new_install import add_client, add_install
+from couchbase_admin.store import RegistryStore
+from flink_jobs import keeper, rich_sensor_wind, runtime
+from selfgen.clients import kafka
+from selfgen.registry import Client, WindSensor
+from selfgen.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -36,6 +47,13 @@ def raw_messages() -> tuple[list[str], pd.DataFrame]:
         json.dumps({"wind_id": "w1", "timestamp": START_MS, "wind_speed": 500}),
         json.dumps({"wind_id": "w1", "timestamp": "yesterday", "wind_speed": 5}),
         json.dumps({"wind_id": "w1", "timestamp": START_MS}),
+        json.dumps({"wind_id": "w1", "timestamp": START_MS + 1, "wind_speed": 5, "wind_direction": 360}),
+        json.dumps({"wind_id": "w1", "timestamp": START_MS + 1, "wind_speed": 5, "wind_direction": -1}),
+        json.dumps({"wind_id": "x" * 129, "timestamp": START_MS, "wind_speed": 5}),
+        json.dumps({"wind_id": "", "timestamp": START_MS, "wind_speed": 5}),
+        json.dumps({"wind_id": "w\n1", "timestamp": START_MS, "wind_speed": 5}),
+        json.dumps({"wind_id": "w1", "timestamp": 1000, "wind_speed": 5}),
+        json.dumps({"wind_id": "w1", "timestamp": "2026-01-01T00:00:00", "wind_speed": 5}),
         "{",
     ]
     return lines, pd.DataFrame(rows, columns=["wind_id", "ms", "speed", "direction"])
@@ -60,37 +78,79 @@ def expected(readings: pd.DataFrame) -> pd.DataFrame:
     return windows
 
 
-@pytest.fixture(scope="module")
-def windows(stack, tmp_path_factory) -> pd.DataFrame:
-    from couchbase_admin.add_new_element import add_element
-    from couchbase_admin.add_new_install import add_client, add_install
-    from couchbase_admin.store import RegistryStore
-    from flink_jobs import rich_sensor_wind, runtime
-    from selfgen.columns import DATASOURCES
-    from selfgen.registry import Client, WindSensor
+class Wind:
+    """The running job: `send` puts readings into its topic, `windows` and `late` are what it has committed so far."""
 
-    stack.up("couchbase", "flink")
-    store = RegistryStore.open(stack.settings, operator="test")
+    def __init__(self, settings: Settings) -> None:
+        self.start = kafka.end_offsets(settings, "wind")
+        ends = {topic: kafka.end_offsets(settings, topic) for topic in ("wind_rich", "wind_late")}
+        self.windows: list[dict[str, Any]] = []
+        self.late: list[dict[str, Any]] = []
+        self._producer = kafka.producer(settings)
+        options = {"group.id": "test", "isolation.level": "read_committed", "enable.auto.commit": False}
+        self._consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, **options})
+        self._consumer.assign(
+            [TopicPartition(topic, number, at) for topic, end in ends.items() for number, at in end.items()]
+        )
+
+    def send(self, partition: int, *values: str) -> None:
+        for value in values:
+            self._producer.produce("wind", value.encode(), partition=partition)
+        assert self._producer.flush(30) == 0
+
+    def reading(self, partition: int, wind_id: str, ms: int, speed: float = 5.0) -> None:
+        self.send(partition, json.dumps({"wind_id": wind_id, "timestamp": ms, "wind_speed": speed}))
+
+    def wait_for(self, condition: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None) -> None:
+        end = time.monotonic() + 90
+        while not condition():
+            assert time.monotonic() < end, f"{len(self.windows)} windows, late {self.late}"
+            meanwhile()
+            for message in self._consumer.consume(500, timeout=0.5):
+                assert message.error() is None
+                (self.late if message.topic() == "wind_late" else self.windows).append(json.loads(message.value()))
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@pytest.fixture(scope="module")
+def wind(stack) -> Iterator[Wind]:
+    stack.up("kafka", "couchbase", "flink")
+    settings = stack.settings
+    kafka.ensure_topics(settings)
+    store = RegistryStore.open(settings, operator="test")
     place = {"latitude": 40.4, "longitude": -3.7, "time_zone": "Europe/Madrid", "postal_code": "28013"}
     add_client(store, Client(client_id="windy", name="Lucía", **place))
     add_element(store, WindSensor(wind_id="w1", model="Cup 3"))
     add_install(store, "wind", "w1", "windy", pd.Timestamp("2020-01-01", tz="UTC").to_pydatetime())
 
-    folder = tmp_path_factory.mktemp("wind")
-    (folder / "in").mkdir()
-    (folder / "in" / "wind.json").write_text("\n".join(raw_messages()[0]) + "\n")
-    env = runtime.streaming(stack.settings, "wind-test")
+    running = Wind(settings)
+    env = runtime.streaming(settings, "wind-test")
     env.get_config().set("restart-strategy.type", "none")
-    read = {"connector": "filesystem", "path": (folder / "in").as_uri(), "format": "json"}
-    where = runtime.options(read | {"json.ignore-parse-errors": "true"})
-    env.execute_sql(f"CREATE TABLE wind ({rich_sensor_wind.columns(stack.settings)}) WITH ({where})")
-    write = runtime.options({"connector": "filesystem", "path": (folder / "out").as_uri(), "format": "json"})
-    env.execute_sql(f"CREATE TABLE wind_rich ({runtime.ddl(DATASOURCES['wind_report'])}) WITH ({write})")
-    enrich = rich_sensor_wind.enrichment(stack.settings)
-    rich_sensor_wind.build_pipeline(env, "wind", "wind_rich", enrich).execute().wait()
-    files = [path for path in (folder / "out").glob("**/*") if path.is_file()]
-    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
-    return pd.DataFrame(rows)
+    offsets = ";".join(f"partition:{number},offset:{at}" for number, at in running.start.items())
+    source = rich_sensor_wind.create_source(
+        env, settings, **{"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": offsets}
+    )
+    sinks = rich_sensor_wind.create_sinks(env, settings)
+    enrich = rich_sensor_wind.enrichment(settings)
+    rich_sensor_wind.build_pipeline(env, settings, source, *sinks, enrich).execute()
+    try:
+        yield running
+    finally:
+        keeper.cancel(settings, "wind-test")
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def windows(wind) -> pd.DataFrame:
+    """Return the windows of `raw_messages`, closed by a reading of a minute later in each partition."""
+    wind.send(0, *raw_messages()[0])
+    for partition, sensor in enumerate(("w1", "w2")):
+        wind.reading(partition, sensor, START_MS + 60_000)
+    wind.wait_for(lambda: len(wind.windows) >= 40)
+    assert wind.late == []
+    return pd.DataFrame(wind.windows)
 
 
 def test_windows_are_those_of_pandas(windows):
@@ -111,3 +171,39 @@ def test_windows_carry_place_and_owner_where_they_are_known(windows):
     assert len(unknown) == 20
     assert unknown["client_id"].isna().all()
     assert math.isnan(unknown["latitude"].astype(float).iloc[0])
+
+
+def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(wind, windows):
+    # w3's clock is 4 min ahead: allowed, but it must not close the windows of the others
+    def live() -> None:
+        now = round(time.time() * 1000)
+        wind.reading(0, "w3", now + 240_000)
+        for partition, sensor in enumerate(("w1", "w2")):
+            wind.reading(partition, sensor, now)
+            sent.append((sensor, now))
+
+    def live_windows() -> int:
+        return sum(window["timestamp"] > START_MS + 60_000 for window in wind.windows)
+
+    sent: list[tuple[str, int]] = []
+    wind.wait_for(lambda: live_windows() >= 6, live)
+    assert wind.late == []
+    assert "w3" not in {window["wind_id"] for window in wind.windows}
+
+    accepted = json.loads(raw_messages()[0][0])
+    for partition, sensor in enumerate(("w1", "w2")):
+        wind.send(partition, json.dumps(accepted), json.dumps(accepted))  # in a window since long
+        for _ in range(2):
+            wind.reading(partition, sensor, START_MS + 100, speed=7.5)
+        wind.reading(partition, sensor, START_MS + 61_000)
+    wind.wait_for(lambda: len(wind.late) >= 4, live)
+    closing = sent[-1][1] // 1000 * 1000
+    wind.wait_for(lambda: max(window["timestamp"] for window in wind.windows) > closing, live)
+
+    found = sorted((row["wind_id"], row["timestamp"] - START_MS, row["wind_speed"]) for row in wind.late)
+    assert found == [("w1", 100, 7.5), ("w1", 61_000, 5.0), ("w2", 100, 7.5), ("w2", 61_000, 5.0)]
+    behind_s = (time.time() * 1000 - START_MS) / 1000
+    assert all(behind_s - 300 < row["late_s"] < behind_s for row in wind.late)
+    samples = sum(window["samples"] for window in wind.windows if START_MS + 60_000 < window["timestamp"] <= closing)
+    assert samples == sum(ms < closing + 1000 for _, ms in sent)
+    assert sum(window["samples"] for window in wind.windows if window["timestamp"] < START_MS + 60_000) == 160
