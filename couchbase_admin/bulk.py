@@ -177,7 +177,7 @@ def _rows_of(file: Path, types: Sequence[str], work: _Import | None, done: Calla
         row_type = row.fields.pop("type", None)
         if work is not None:
             work.result.rows += 1
-            if row_type not in {*_FIELDS, "install"}:
+            if row_type not in (*_FIELDS, "install"):
                 kinds = ", ".join([*_FIELDS, "install"])
                 work.reject(row, "type", f"type is {row_type or 'missing'}: give one of {kinds}.")
         if row_type in types:
@@ -195,12 +195,14 @@ def _parsed(file: Path, work: _Import | None, done: Callable[[int], None]) -> It
 def _parsed_csv(file: Path, work: _Import | None, done: Callable[[int], None]) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source:
         header = source.readline()
-        delimiter = max(",;\t", key=header.count)
+        delimiter = max(",;\t|", key=header.count)
         columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
         unknown = [name for name in columns if name not in COLUMNS]
         if unknown or "type" not in columns:
             wrong = f"has no column {unknown[0]}" if unknown else "needs a column type"
             raise Refused(f"{file.name}: the registry {wrong}. The columns are: {', '.join(COLUMNS)}.")
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise Refused(f"{file.name} has the column {twice[0]} twice: remove one.")
         read = len(header.encode("utf-8", "surrogateescape"))
 
         def counted() -> Iterator[str]:
@@ -215,7 +217,9 @@ def _parsed_csv(file: Path, work: _Import | None, done: Callable[[int], None]) -
             try:
                 cells = next(lines, None)
             except csv.Error as error:
-                _reject_unread(work, line, f"this is not CSV: {error}.")
+                last = lines.line_num + 1
+                lost = f" The lines {line} to {last} were taken for one row: look for a quote." if last > line else ""
+                _reject_unread(work, line, f"this is not CSV: {error}.{lost}")
                 continue
             if cells is None:
                 return
@@ -238,7 +242,7 @@ def _parsed_jsonl(file: Path, work: _Import | None, done: Callable[[int], None])
                 continue
             try:
                 fields = decoder.decode(content)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 _reject_unread(work, line, f"this is not a JSON object: {error}.")
                 continue
             done(read)
@@ -331,6 +335,7 @@ def _document(work: _Import, row: Row) -> Document | None:
     row_type = row.fields["type"]
     fields = {name: value for name, value in row.fields.items() if name not in {"type", *_LIFE}}
     values, found = from_texts(_FIELDS[row_type], fields)
+    found += [Problem(name, f"{name} is not an id: give an element's.") for name in _LIFE if not _is_text(row, name)]
     if not found:
         try:
             document = _made(work, row_type, values)
@@ -342,6 +347,10 @@ def _document(work: _Import, row: Row) -> Document | None:
                 return document
     work.reject(row, found[0].field, " ".join(problem.sentence for problem in found))
     return None
+
+
+def _is_text(row: Row, name: str) -> bool:
+    return isinstance(row.fields.get(name, ""), str)
 
 
 def _made(work: _Import, row_type: str, values: dict[str, Any]) -> Document:

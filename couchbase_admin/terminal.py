@@ -65,6 +65,10 @@ def registry(
         yield store
     except RegistryError as error:
         fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         fail("stopped; nothing is half done: repeat the command to finish it", 130)
     if rehearsal is not None and show_writes:

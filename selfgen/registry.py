@@ -369,7 +369,10 @@ def instant(value: datetime) -> datetime:
     """Return an instant in UTC, cut to whole milliseconds."""
     if value.tzinfo is None:
         raise Refused(f"{value} has no offset: give {_EXPECTED['init_date']}.")
-    value = value.astimezone(UTC)
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        raise Refused(f"{value} is beyond the calendar: give {_EXPECTED['init_date']}.") from None
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
@@ -414,9 +417,16 @@ def _builtin(document: Struct) -> Any:
 
 
 def _unexpected(name: str, value: object) -> Problem:
-    limit = "text of at most 200 characters"
-    shown = f"{str(value)[:40]}…" if len(str(value)) > 40 else value
-    return Problem(name, f"{name} is {shown}: give {_EXPECTED.get(name, limit)}.")
+    limit = f"an id of 1 to {MAX_ID_BYTES} bytes" if name in _ID_FIELDS else "text of at most 200 characters"
+    return Problem(name, f"{name} is {_shortened(value)}: give {_EXPECTED.get(name, limit)}.")
+
+
+def _shortened(value: object) -> str:
+    try:
+        text = str(value)
+    except RecursionError:
+        return "too deeply nested"
+    return f"{text[:40]}…" if len(text) > 40 else text or "empty"
 
 
 def _id_problems(name: str, value: str) -> Iterator[Problem]:
@@ -444,7 +454,7 @@ def _variable_data_problem(value: object) -> Problem | None:
         return _unexpected("variable_data", value)
     try:
         size = len(msgspec.json.encode(value))
-    except (TypeError, ValueError, UnicodeEncodeError):
+    except (TypeError, ValueError, UnicodeEncodeError, RecursionError):
         return _unexpected("variable_data", value)
     if size > MAX_VARIABLE_DATA_BYTES:
         return Problem("variable_data", f"variable_data has {size} bytes: give {_EXPECTED['variable_data']}.")
@@ -452,6 +462,8 @@ def _variable_data_problem(value: object) -> Problem | None:
 
 
 def _client_problems(client: Client, now: datetime) -> Iterator[Problem]:
+    if not client.name.strip():
+        yield Problem("name", "name is empty: give the name of the person or company.")
     if client.time_zone:
         try:
             ZoneInfo(client.time_zone)
@@ -498,7 +510,7 @@ def from_texts(struct_type: type[Struct], texts: Mapping[str, Any]) -> tuple[dic
         try:
             value = msgspec.json.decode(text) if name == "variable_data" and isinstance(text, str) else text
             values[name] = msgspec.convert(value, types[name], strict=False)
-        except (msgspec.ValidationError, msgspec.DecodeError):
+        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
             found.append(_unexpected(name, text))
     return values, found
 

@@ -273,3 +273,38 @@ def test_the_past_of_an_import_is_computed_again(connected, tmp_path, rejects):
     assert hours[-1] == NOW.timestamp() * 1000 // 3_600_000 * 3_600_000
     nobody_had_it = 1769900400000  # 2026-01-31T23:00Z: between Madrid's midnight and that of UTC
     assert hours == [hour for hour in range(hours[0], hours[-1] + 1, 3_600_000) if hour != nobody_had_it]
+
+
+def told_of(path) -> list[tuple[int, str]]:
+    with path.open(encoding="utf-8", newline="") as source:
+        return [(int(row["line"]), row["column"]) for row in csv.DictReader(source)]
+
+
+def test_json_lines_of_any_shape_are_told_and_the_rest_goes_in(store, tmp_path, rejects):
+    good = {"type": "client", "client_id": "C1", "name": "x", "latitude": 41.0, "longitude": 2.0}
+    panel = {"type": "panel", "panel_id": "P1", "power_cap": 1}
+    install = {"type": "install", "kind": "panel", "element_id": "P1", "client_id": "C1", "init_date": "2024-01-01"}
+    lines = [
+        json.dumps({**good, "type": ["client"]}),
+        json.dumps({**panel, "replaces": ["P0"]}),
+        json.dumps({**install, "kind": ["panel"]}),
+        json.dumps({**install, "kind": {}}),
+        json.dumps({**install, "element_id": 5}),
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        json.dumps({**good, "name": ""}),
+        *map(json.dumps, (good, panel, install)),
+    ]
+    result = bulk.import_file(store, written(tmp_path / "in.jsonl", "\n".join(lines)), rejects)
+    assert (result.rows, result.written, result.rejected) == (10, 3, 7)
+    columns = [(1, "type"), (2, "replaces"), (3, "kind"), (4, "kind"), (5, "element_id"), (6, ""), (7, "name")]
+    assert sorted(told_of(rejects)) == columns
+    assert broken_rules(store) == []
+
+
+def test_a_quote_that_is_not_closed_names_the_lines_it_took(store, tmp_path, rejects):
+    text = 'type|client_id|name|latitude|longitude\nclient|C1|x|1|1\nclient|C2|"open|1|1\nclient|C3|x|1|1\n'
+    result = bulk.import_file(store, written(tmp_path / "in.csv", text), rejects)
+    assert (result.written, result.rejected) == (1, 1)
+    assert "The lines 3 to 4 were taken for one row" in rejects.read_text()
+    with pytest.raises(Refused, match="the column client_id twice"):
+        bulk.import_file(store, written(tmp_path / "twice.csv", "type,client_id,client_id\n"), rejects)

@@ -226,3 +226,26 @@ def test_a_time_without_offset_is_by_the_clients_clock(text, zone, expected):
 def test_what_is_no_time_is_refused(text, sentence):
     with pytest.raises(Refused, match=sentence):
         moment(text, "Europe/Madrid")
+
+
+def test_what_is_nested_too_deeply_is_told_not_thrown() -> None:
+    for text in ("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000):
+        _, [problem] = from_texts(Panel, {"variable_data": text})
+        assert problem.field == "variable_data"
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    [problem] = problems(Panel(panel_id="P1", power_cap=1.0, variable_data=deep), NOW)
+    assert problem.sentence == "variable_data is too deeply nested: give a JSON object of at most 16 KiB."
+
+
+def test_an_instant_beyond_the_calendar_is_refused() -> None:
+    with pytest.raises(Refused, match="beyond the calendar"):
+        moment("9999-12-31T23:59-10:00")
+
+
+def test_empty_values_are_named_as_such() -> None:
+    _, [problem] = from_texts(Client, {"client_id": ""})
+    assert problem.sentence == "client_id is empty: give an id of 1 to 128 bytes."
+    [problem] = problems(Client(client_id="C1", name=" ", latitude=1.0, longitude=1.0), NOW)
+    assert problem.field == "name"
