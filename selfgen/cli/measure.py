@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +48,7 @@ def _run(sort: Sort, name: str | None) -> None:
         if name != "all" and name not in known:
             raise CommandError(f"there is no {sort} {name}; there are: {', '.join([*known, 'all'])}")
         settings, missed = get_settings(), []
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a measurement's own servers are stopped
         for each in known if name == "all" else [name]:
             out.print(f"[dim]{sort} {each} …[/]")
             figures = measure(sort, each, settings)

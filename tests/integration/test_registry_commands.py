@@ -248,6 +248,38 @@ def test_a_change_of_the_past_marks_the_hours_that_have_readings(one, servers):
     assert f"C{one}".encode() not in pending.content
 
 
+def test_hours_noted_while_mongodb_is_away_are_handed_over_later(one, servers, stack):
+    from couchbase_admin.recompute import hand_over
+    from selfgen.clients import mongo
+
+    hour = 3_600_000
+    start = 1_700_000_000_000 // hour * hour
+    run("client", "add", f"C{one}", "--name", "x", *PLACE)
+    run("client", "add", f"D{one}", "--name", "y", *PLACE)
+    run("element", "add", "panel", f"P{one}", "--power-cap", "1")
+    run("install", "add", "panel", f"P{one}", f"C{one}", "--since", "2020-01-01")
+    with mongo.connect(servers) as client:
+        client[servers.mongodb_database]["topic"].insert_many(
+            {"_id": mongo.reading_id("panel", start + offset * hour, f"P{one}"), "msg_value": {"power": 1.0}}
+            for offset in range(3)
+        )
+        client[servers.mongodb_database]["dirty_hours"].delete_many({})
+    stack.down("mongodb")
+    try:
+        began = time.monotonic()
+        run("install", "correct", "panel", f"P{one}", "--at", "2023-12-01", "--client", f"D{one}")
+        assert time.monotonic() - began < 10
+    finally:
+        stack.up("mongodb")
+    assert mongo.dirty_hours(servers, "panel", start + 3 * hour) == []
+
+    hand_over(servers)  # as each batch job does before it reads
+    marked = [each.hour_ms for each in mongo.dirty_hours(servers, "panel", start + 3 * hour)]
+    assert marked == [start + offset * hour for offset in range(-1, 3)]
+    with mongo.connect(servers) as client:
+        client[servers.mongodb_database]["topic"].delete_many({})
+
+
 def test_an_import_that_is_killed_goes_on(one, tmp_path, servers):
     file = tmp_path / "in.csv"
     rows = ["type,client_id,name,latitude,longitude,panel_id,power_cap,kind,element_id,init_date,time_zone"]
