@@ -52,6 +52,7 @@ def run(settings: Settings) -> list[Figure]:
         Figure("cold fill", round(ours), "documents/s", round(theirs)),
         Figure("cold fill / get_multi", round(ours / theirs, 2), "", bar=(">=", _SHARE_OF_GET_MULTI)),
         Figure("get_multi, not looked at", round(unread), "documents/s"),
+        Figure("cold fill / get_multi, not looked at", round(ours / unread, 2), ""),
         Figure("import", round(rows_a_second), "rows/s", bar=(">=", _ROWS_A_SECOND)),
         Figure("elements", _ELEMENTS, "elements"),
     ]
