@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 
@@ -209,7 +209,14 @@ HISTORICAL = _druid(
     "historical", ("historical",), ("zookeeper",), probes.http("historical", "/druid/historical/v1/readiness"),
     128, "Druid historical: segments",
 )  # fmt: skip
-INDEXER = _druid("indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks")
+_INDEXER = _druid("indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks")
+INDEXER = replace(
+    _INDEXER,
+    command=lambda s: [
+        *(sys.executable, "-m", "stack.indexer", s.coordinator, s.address("indexer")),
+        *_INDEXER.command(s),
+    ],
+)
 
 
 # ---------------------------------------------------------------------------------------------- Flink
