@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import requests
 import structlog
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from flink_jobs.performance import report
 from selfgen.settings import Settings, get_settings
 from selfgen.stopping import stop_event
 
@@ -48,12 +46,7 @@ def cancel(settings: Settings, name: str) -> None:
     retry(retry=retry_if_result(bool), wait=wait_fixed(0.2), stop=stop_after_delay(25))(jobs)(settings, name)
 
 
-def main(
-    name: str,
-    description: str | None,
-    submit: Callable[[Settings, str | None], object],
-    reads: str | None = None,
-) -> None:
+def main(name: str, description: str | None, submit: Callable[[Settings, str | None], object]) -> None:
     """Run a job's command line: keep the job on the cluster, or with `--submit` submit it and return.
 
     Parameters
@@ -62,8 +55,6 @@ def main(
         Of the job, and of its module in this package.
     submit : callable
         `(settings, restore_from)`, submits the job from a checkpoint's path, or afresh.
-    reads : str, optional
-        The topic whose performance is reported for this job.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submit", action="store_true", help="submit the job to the cluster and return")
@@ -72,14 +63,12 @@ def main(
     if arguments.submit:
         submit(get_settings(), arguments.restore_from)
     else:
-        keep(get_settings(), name, reads)
+        keep(get_settings(), name)
 
 
-def keep(settings: Settings, name: str, reads: str | None = None) -> None:
+def keep(settings: Settings, name: str) -> None:
     """Keep a job on the cluster until SIGTERM or SIGINT."""
     stop = stop_event()
-    if reads:
-        threading.Thread(target=report, args=(settings, reads, name, stop), name="performance", daemon=True).start()
     while not stop.is_set():
         try:
             if not jobs(settings, name):

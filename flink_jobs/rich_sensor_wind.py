@@ -176,4 +176,4 @@ def submit(settings: Settings, restore_from: str | None) -> None:
 
 
 if __name__ == "__main__":
-    keeper.main(NAME, __doc__, submit, reads="wind")
+    keeper.main(NAME, __doc__, submit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal, NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -206,15 +206,3 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     futures = client.list_offsets(dict.fromkeys(partitions, latest))
     return {partition.partition: future.result().offset for partition, future in futures.items()}
-
-
-def committed_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
-    """Return the offsets of a topic that a consumer group has committed, by partition; empty where it never did."""
-    client = admin(settings)
-    asked = ConsumerGroupTopicPartitions(group)
-    future = client.list_consumer_group_offsets([asked], request_timeout=10)[group]
-    return {
-        found.partition: found.offset
-        for found in future.result().topic_partitions
-        if found.topic == topic and found.offset >= 0
-    }

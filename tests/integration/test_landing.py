@@ -412,37 +412,6 @@ def get(port: int, path: str) -> tuple[int, str]:
     return response.status_code, response.text
 
 
-def test_a_streaming_job_reports_what_it_has_taken_and_what_waits(entrance: Entrance) -> None:
-    from confluent_kafka import Consumer, TopicPartition
-
-    from flink_jobs.performance import report
-
-    settings = entrance.settings
-    job = f"job-{entrance.now_ms}"
-    begin = kafka.end_offsets(settings, "panel")[0]
-    entrance.send(*[b"{"] * 30)
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": job})
-
-    def take(messages: int) -> None:  # as the job's checkpoints do
-        consumer.commit(offsets=[TopicPartition("panel", 0, begin + messages)], asynchronous=False)
-
-    take(10)
-    start = kafka.end_offsets(settings, "topic_performance")
-    stop = threading.Event()
-    thread = threading.Thread(target=report, args=(settings, "panel", job, stop))
-    thread.start()
-    try:
-        wait_for(lambda: kafka.end_offsets(settings, "topic_performance") != start)
-        take(25)
-        wait_for(lambda: sum(row["messages"] for row in read(settings, "topic_performance", start)) == 15)
-    finally:
-        stop.set()
-        thread.join(30)
-        consumer.close()
-    rows = [row for row in read(settings, "topic_performance", start) if row["consumer"] == job]
-    assert (rows[0]["lag"], rows[-1]["lag"]) == (20, 5)
-
-
 def test_added_partitions_are_found_and_a_topic_made_anew_is_read_from_its_beginning(entrance: Entrance) -> None:
     settings = entrance.settings
     width = len(kafka.end_offsets(settings, "panel"))
