@@ -14,7 +14,8 @@ import sys
 
 import requests
 
-_TIMEOUT_S = 3.0
+#: To connect, and to be answered, s: an overlord that has only just come back takes its time.
+_TIMEOUT_S = (3.0, 30.0)
 
 
 def give_up_tasks_at(overlord: str, address: str) -> list[str]:
