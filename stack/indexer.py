@@ -21,18 +21,19 @@ _TIMEOUT_S = (3.0, 30.0)
 def give_up_tasks_at(overlord: str, address: str) -> list[str]:
     """Have the overlord give up each task that it takes to run at an address (`host:port`); return their ids.
 
-    An overlord that does not answer asks the indexer itself when it is back.
+    An overlord that is only starting knows no task yet, and asks the indexer itself.
     """
     tasks = f"{overlord}/druid/indexer/v1/task"
+    lost = []
     try:
         answer = requests.get(f"{tasks}s", {"state": "running"}, timeout=_TIMEOUT_S)
         answer.raise_for_status()
-        lost = [task["id"] for task in answer.json() if _address(task) == address]
-        for task in lost:
-            requests.post(f"{tasks}/{task}/shutdown", timeout=_TIMEOUT_S).raise_for_status()
+        for task in (task["id"] for task in answer.json() if _address(task) == address):
+            # one that has ended meanwhile is refused, which must not keep the others
+            if requests.post(f"{tasks}/{task}/shutdown", timeout=_TIMEOUT_S).ok:
+                lost.append(task)
     except requests.RequestException as error:
         print(f"the overlord does not answer: {error}", flush=True)
-        return []
     return lost
 
 
