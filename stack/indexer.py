@@ -13,9 +13,12 @@ import os
 import sys
 
 import requests
+from tenacity import RetryError, retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 #: To connect, and to be answered, s: an overlord that has only just come back takes its time.
 _TIMEOUT_S = (3.0, 30.0)
+#: How long an overlord that listens, but does not answer yet, is asked again, s.
+_PATIENCE_S = 60.0
 
 
 def give_up_tasks_at(overlord: str, address: str) -> list[str]:
@@ -23,18 +26,41 @@ def give_up_tasks_at(overlord: str, address: str) -> list[str]:
 
     An overlord that is only starting knows no task yet, and asks the indexer itself.
     """
-    tasks = f"{overlord}/druid/indexer/v1/task"
-    lost = []
+    lost: list[str] = []
     try:
-        answer = requests.get(f"{tasks}s", {"state": "running"}, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-        for task in (task["id"] for task in answer.json() if _address(task) == address):
-            # one that has ended meanwhile is refused, which must not keep the others
-            if requests.post(f"{tasks}/{task}/shutdown", timeout=_TIMEOUT_S).ok:
+        for task in _tasks_at(overlord, address):
+            if _give_up(overlord, task):
                 lost.append(task)
-    except requests.RequestException as error:
+    except (requests.RequestException, RetryError) as error:
         print(f"the overlord does not answer: {error}", flush=True)
     return lost
+
+
+class _NotYet(requests.RequestException):
+    """The overlord listens, and has no answer yet."""
+
+
+_until_answered = retry(
+    retry=retry_if_exception_type((_NotYet, requests.Timeout)),
+    stop=stop_after_delay(_PATIENCE_S), wait=wait_fixed(1.0),
+)  # fmt: skip
+
+
+@_until_answered
+def _tasks_at(overlord: str, address: str) -> list[str]:
+    answer = requests.get(f"{overlord}/druid/indexer/v1/tasks", {"state": "running"}, timeout=_TIMEOUT_S)
+    if not answer.ok:
+        raise _NotYet(f"{answer.status_code} {answer.reason}")
+    return [task["id"] for task in answer.json() if _address(task) == address]
+
+
+@_until_answered
+def _give_up(overlord: str, task: str) -> bool:
+    """Shut a task down; False for one that has ended meanwhile, which must not keep the others."""
+    answer = requests.post(f"{overlord}/druid/indexer/v1/task/{task}/shutdown", timeout=_TIMEOUT_S)
+    if answer.status_code >= requests.codes.server_error:
+        raise _NotYet(f"{answer.status_code} {answer.reason}")
+    return answer.ok
 
 
 def _address(task: dict[str, dict[str, object]]) -> str:
