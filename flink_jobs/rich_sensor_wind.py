@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
-from flink_jobs.contract import element_id, known_time, limits
+from flink_jobs.contract import element_id, known_time, limits, well_formed
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 
 NAME = "rich_sensor_wind"
 
-#: Epoch milliseconds of a `timestamp` that is RFC 3339 with an offset, or epoch milliseconds already; else NULL.
-EVENT_MS = r"""
-    CASE WHEN REGEXP(`timestamp`, '^[0-9]{1,15}$') THEN CAST(`timestamp` AS BIGINT)
-         WHEN REGEXP(`timestamp`, '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$') THEN
-             UNIX_TIMESTAMP(CONCAT(SUBSTRING(`timestamp`, 1, 10), ' ', SUBSTRING(`timestamp`, 12, 8))) * 1000
-             + COALESCE(CAST(RPAD(REGEXP_EXTRACT(`timestamp`, '\.(\d{1,3})', 1), 3, '0') AS BIGINT), 0)
-             - COALESCE(
-                 CAST(CONCAT(REGEXP_EXTRACT(`timestamp`, '([+-])\d\d:\d\d$', 1), '1') AS BIGINT) * 60000 * (
-                     60 * CAST(REGEXP_EXTRACT(`timestamp`, '[+-](\d\d):\d\d$', 1) AS BIGINT)
-                     + CAST(REGEXP_EXTRACT(`timestamp`, '[+-]\d\d:(\d\d)$', 1) AS BIGINT)), 0)
-    END"""
-
 #: A late reading, and how many whole seconds of event time the others were past it.
 LATE_DDL = "`timestamp` BIGINT, wind_id STRING, wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT"
 
 #: Whether a reading's window has closed: the very condition on which Flink drops it.
 IS_LATE = """COALESCE(
     CURRENT_WATERMARK(event_time) >= FLOOR(event_time TO SECOND) + INTERVAL '0.999' SECOND, FALSE)"""
+
+
+def event_ms(time: str) -> str:
+    """Return epoch ms of a text that is RFC 3339 with an offset, or epoch ms already; else NULL."""
+    return rf"""
+        CASE WHEN REGEXP({time}, '^[0-9]{{1,15}}$') THEN CAST({time} AS BIGINT)
+             WHEN REGEXP({time}, '^\d{{4}}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$') THEN
+                 UNIX_TIMESTAMP(CONCAT(SUBSTRING({time}, 1, 10), ' ', SUBSTRING({time}, 12, 8))) * 1000
+                 + COALESCE(CAST(RPAD(REGEXP_EXTRACT({time}, '\.(\d{{1,3}})', 1), 3, '0') AS BIGINT), 0)
+                 - COALESCE(
+                     CAST(CONCAT(REGEXP_EXTRACT({time}, '([+-])\d\d:\d\d$', 1), '1') AS BIGINT) * 60000 * (
+                         60 * CAST(REGEXP_EXTRACT({time}, '[+-](\d\d):\d\d$', 1) AS BIGINT)
+                         + CAST(REGEXP_EXTRACT({time}, '[+-]\d\d:(\d\d)$', 1) AS BIGINT)), 0)
+        END"""
 
 
 def epoch_ms(time: str) -> str:
@@ -53,11 +55,15 @@ def columns(settings: Settings) -> str:
     (which may not be NULL), and is left out of the windows. One that is a little ahead moves the watermark only to
     when the broker had it, so that a fast clock does not make the other sensors late.
     """
-    event_time = f"TO_TIMESTAMP_LTZ({EVENT_MS}, 3)"
+    # one computed column cannot refer to another
+    text = "CAST(message AS STRING)"
+    sent = event_ms(f"JSON_VALUE({text}, '$.timestamp')")
+    event_time = f"TO_TIMESTAMP_LTZ({sent}, 3)"
     ahead = f"appended_at + INTERVAL '{MAX_AHEAD_MS // 1000}' SECOND(3)"
     delay = f"INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"
     return f"""
-        wind_id STRING, `timestamp` STRING, wind_speed DOUBLE, wind_direction DOUBLE,
+        message BYTES,
+        text AS {text},
         appended_at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
         arrival AS PROCTIME(),
         event_time AS CASE WHEN {event_time} <= {ahead} THEN {event_time} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
@@ -73,17 +79,12 @@ def create_source(env: StreamTableEnvironment, settings: Settings, **options: st
     **options
         Of the Kafka connector, over the job's own.
     """
-    source = runtime.kafka_source(
-        settings,
-        "wind",
-        NAME,
-        **{
-            "scan.startup.mode": "earliest-offset",
-            "scan.watermark.idle-timeout": f"{settings.wind_idle_s} s",
-            "json.ignore-parse-errors": "true",
-        }
-        | options,
-    )
+    own = {
+        "format": "raw",
+        "scan.startup.mode": "earliest-offset",
+        "scan.watermark.idle-timeout": f"{settings.wind_idle_s} s",
+    }
+    source = runtime.kafka_source(settings, "wind", NAME, **own | options)
     env.execute_sql(f"CREATE TABLE wind ({columns(settings)}) WITH ({source})")
     return "wind"
 
@@ -128,7 +129,12 @@ def build_pipeline(
     env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
-        SELECT wind_id, event_time, arrival, wind_speed, wind_direction FROM {source}
+        SELECT wind_id, event_time, arrival, wind_speed, wind_direction
+        FROM (SELECT event_time, arrival,
+                     JSON_VALUE(text, '$.wind_id') AS wind_id,
+                     TRY_CAST(JSON_VALUE(text, '$.wind_speed') AS DOUBLE) AS wind_speed,
+                     TRY_CAST(JSON_VALUE(text, '$.wind_direction') AS DOUBLE) AS wind_direction
+              FROM {source} WHERE {well_formed("wind", "message", "text")})
         WHERE {known_time("event_time")} AND {element_id("wind_id")}
           AND {limits("wind", "wind_speed")} AND {limits("wind", "wind_direction")}""")
     env.execute_sql("""

@@ -18,18 +18,55 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.store import RegistryStore
 from flink_jobs import keeper, rich_sensor_wind, runtime
 from selfgen.clients import kafka
+from selfgen.messages import REASONS, decode
 from selfgen.registry import Client, WindSensor
 from selfgen.settings import Settings
+from selfgen.simulation.disorder import broken_message
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 START_MS = 1_767_225_600_000
 
 
-def raw_messages() -> tuple[list[str], pd.DataFrame]:
+#: What a lenient reader of JSON takes, and the contract refuses.
+ODD = [
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,"wind_speed":2}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1} {}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,/*c*/"x":1}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":01}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,"x":{"a":1,"a":2}}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,"wind_direction":"3"}',
+    '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,"temperature":true}',
+    '{"wind_id":"w1","timestamp":1767225600001.5,"wind_speed":1}',
+    '{"wind_id":"w1","timestamp":true,"wind_speed":1}',
+    '{"wind_id":["w1"],"timestamp":1767225600001,"wind_speed":1}',
+    '\ufeff{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1}',
+    "{'wind_id':'w1','timestamp':1767225600001,'wind_speed':1}",
+]
+#: What is unusual, and right.
+FINE = [
+    ' {"wind_speed":1.5e-7,"wind_direction":null,"timestamp":1767225600001,"wind_id":"é\\u20ac","n":{"wind_id":1}}\n',
+    '{"wind_id":"q\\"u","timestamp":1767225600001,"wind_speed":-0.0,"wind_direction":0.00001,"temperature":-1E1}',
+    '{"wind_id":"\\",\\"wind_speed\\":\\"","timestamp":1767225600001,"wind_speed":1e1,"wind_direction":3.5E2}',
+]
+
+
+def broken(reason: str, variant: int) -> bytes:
+    return broken_message("wind", "w1", START_MS + 1, reason, variant)[1]
+
+
+def test_the_corpus_is_what_the_contract_says():
+    corpus = [line.encode() for line in ODD] + [broken(reason, n) for reason in REASONS for n in range(5)]
+    assert len(decode("wind", corpus, now_ms=START_MS + 1000).refused) == len(corpus)
+    assert decode("wind", [line.encode() for line in FINE], now_ms=START_MS + 1000).refused == []
+
+
+def raw_messages() -> tuple[list[str | bytes], pd.DataFrame]:
     """Return messages as sent (some twice, some broken), and the readings that count."""
     generator = np.random.default_rng(7)
-    lines, rows = [], []
+    lines: list[str | bytes] = []
+    rows = []
     for second in range(20):
         for sensor in ("w1", "w2"):
             for offset in (0, 250, 500, 999):
@@ -54,7 +91,8 @@ def raw_messages() -> tuple[list[str], pd.DataFrame]:
         json.dumps({"wind_id": "w\n1", "timestamp": START_MS, "wind_speed": 5}),
         json.dumps({"wind_id": "w1", "timestamp": 1000, "wind_speed": 5}),
         json.dumps({"wind_id": "w1", "timestamp": "2026-01-01T00:00:00", "wind_speed": 5}),
-        "{",
+        *ODD,
+        *(broken(reason, variant) for reason in REASONS for variant in range(5)),
     ]
     return lines, pd.DataFrame(rows, columns=["wind_id", "ms", "speed", "direction"])
 
@@ -93,9 +131,9 @@ class Wind:
             [TopicPartition(topic, number, at) for topic, end in ends.items() for number, at in end.items()]
         )
 
-    def send(self, partition: int, *values: str) -> None:
+    def send(self, partition: int, *values: str | bytes | None) -> None:
         for value in values:
-            self._producer.produce("wind", value.encode(), partition=partition)
+            self._producer.produce("wind", value.encode() if isinstance(value, str) else value, partition=partition)
         assert self._producer.flush(30) == 0
 
     def reading(self, partition: int, wind_id: str, ms: int, speed: float = 5.0) -> None:
@@ -145,17 +183,25 @@ def wind(stack) -> Iterator[Wind]:
 @pytest.fixture(scope="module")
 def windows(wind) -> pd.DataFrame:
     """Return the windows of `raw_messages`, closed by a reading of a minute later in each partition."""
-    wind.send(0, *raw_messages()[0])
+    wind.send(0, None, *raw_messages()[0], *FINE)
     for partition, sensor in enumerate(("w1", "w2")):
         wind.reading(partition, sensor, START_MS + 60_000)
-    wind.wait_for(lambda: len(wind.windows) >= 40)
+    wind.wait_for(lambda: len(wind.windows) >= 40 + len(FINE))
     assert wind.late == []
     return pd.DataFrame(wind.windows)
 
 
+def test_what_is_unusual_and_right_is_in_a_window(windows):
+    fine = decode("wind", [line.encode() for line in FINE], now_ms=START_MS + 1000)
+    speeds = windows.set_index("wind_id")["wind_speed"].astype(float)
+    for element, message in zip(fine.element_ids, fine.messages, strict=True):
+        speed = message["wind_speed"] if isinstance(message, dict) else message.wind_speed
+        assert speeds[element] == speed
+
+
 def test_windows_are_those_of_pandas(windows):
     want = expected(raw_messages()[1])
-    got = windows.set_index(["wind_id", "timestamp"]).sort_index()
+    got = windows[windows["wind_id"].isin(["w1", "w2"])].set_index(["wind_id", "timestamp"]).sort_index()
     assert len(got) == len(want) == 40
     for name in want:
         np.testing.assert_allclose(got[name].astype(float), want.sort_index()[name].astype(float), rtol=1e-9)
@@ -206,4 +252,6 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
     assert all(behind_s - 300 < row["late_s"] < behind_s for row in wind.late)
     samples = sum(window["samples"] for window in wind.windows if START_MS + 60_000 < window["timestamp"] <= closing)
     assert samples == sum(ms < closing + 1000 for _, ms in sent)
-    assert sum(window["samples"] for window in wind.windows if window["timestamp"] < START_MS + 60_000) == 160
+    assert sum(window["samples"] for window in wind.windows if window["timestamp"] < START_MS + 60_000) == 160 + len(
+        FINE
+    )
