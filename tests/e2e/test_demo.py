@@ -103,8 +103,8 @@ def test_the_demonstration_does_not_touch_what_is_not_its_own(report, settings):
 
 def test_killed_servers_lose_and_double_nothing(report, settings):
     """Kill servers while the devices send; afterwards every reading of every topic is accounted for, once."""
-    # Druid's own are killed under a stream in tests/integration/test_druid.py; see docs/architecture.md
-    for server in ("kafka", "mongodb", "couchbase", "zookeeper", "jobmanager", "taskmanager"):
+    # the overlord before the indexer: see stack/indexer.py
+    for server in ("coordinator", *(name for name in SERVERS if name != "coordinator")):
         kill(settings, server)
     demo = run.Demo(settings, days=1, say=print, stage_seen=lambda _name, _seconds: None)
     lifecycle.down(settings, ["live_feed"])
