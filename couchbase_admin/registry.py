@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -50,8 +50,10 @@ _FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
 _NULLS = tuple(None for _ in COLUMNS)
 _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
-_PART = 500  # elements read at once
-_READERS = 2  # while one waits for Couchbase, the other decodes
+_PART = 334  # elements read at once: a third of a batch of a thousand
+_READERS = 3  # while one waits for Couchbase, the others decode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 Answer = tuple[Any, ...]
 
@@ -413,4 +415,4 @@ def _answer(element: _Element, period: Period | None, client: _Client) -> Answer
 
 
 def _epoch_ms(value: datetime) -> int:
-    return round(value.timestamp() * 1000)
+    return (value - _EPOCH) // _MILLISECOND
