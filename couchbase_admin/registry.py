@@ -307,13 +307,18 @@ class Registry:
     def _read(self, kind: Kind, ids: Sequence[str]) -> None:
         documents = self._connected()
         read_at = self._clock()
-        keys = [(one, element_key(kind, one), relations_key(kind, one)) for one in ids]
-        found = documents.get_many(chain.from_iterable(each[1:] for each in keys))
-        written = {one: stored_relations(kind, found[key].content) for one, _, key in keys if key in found}
+        element_keys = [element_key(kind, one) for one in ids]
+        relations_keys = [relations_key(kind, one) for one in ids]
+        found = documents.get_many([*element_keys, *relations_keys])
+        written = {
+            one: stored_relations(kind, found[key].content)
+            for one, key in zip(ids, relations_keys, strict=True)
+            if key in found
+        }
         relations = settle(documents, kind, written)
         clients = self._clients_of(documents, relations.values())
         cache = self._entries[kind]
-        for one, key, _ in keys:
+        for one, key in zip(ids, element_keys, strict=True):
             cache.pop(one, None)
             cache[one] = _entry(read_at, found.get(key), relations.get(one), clients)
 
@@ -372,7 +377,7 @@ def _entry(
 ) -> _Entry:
     if element is None:
         return _Entry(read_at, (_ALWAYS, _ALWAYS))
-    periods = [] if relations is None else relations.periods
+    periods = () if relations is None else tuple(relations.periods)
     borders: list[int] = []
     for period in periods:
         borders += (_epoch_ms(period.init_date), _ALWAYS if period.end_date is None else _epoch_ms(period.end_date))
@@ -381,7 +386,7 @@ def _entry(
         (*borders, _ALWAYS, _ALWAYS),
         _ELEMENT.decode(element.content),
         periods,
-        [clients[period.client_id] for period in periods],
+        tuple([clients[period.client_id] for period in periods]),
     )
 
 

@@ -195,17 +195,17 @@ class _WindPeriod(Period, kw_only=True, omit_defaults=True, gc=False):
     end_date: Instant | None = field(default=None, name="end_wind_date")
 
 
-class _PanelRelations(Relations, kw_only=True, omit_defaults=True):
+class _PanelRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="panel_id")
     periods: list[_PanelPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
 
-class _LightRelations(Relations, kw_only=True, omit_defaults=True):
+class _LightRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="light_id")
     periods: list[_LightPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
 
-class _WindRelations(Relations, kw_only=True, omit_defaults=True):
+class _WindRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="wind_id")
     periods: list[_WindPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
