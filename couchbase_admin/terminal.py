@@ -104,7 +104,8 @@ def said(
         print_json({"changed": changed, "document": None if value is None else as_builtin(value)})
         return
     note = sentence if changed else f"{sentence} already; nothing was changed"
-    out.print(f"{'✓' if changed else '='} {note}", highlight=False, markup=False, style="green" if changed else "")
+    style = "green" if changed else ""
+    out.print(f"{'✓' if changed else '='} {note}", highlight=False, markup=False, soft_wrap=True, style=style)
 
 
 def print_json(value: Any) -> None:

@@ -547,7 +547,11 @@ def with_model(kind: Kind, fields: Mapping[str, Any], model: Model | None) -> An
         if at:
             raise Refused(_unexpected(at.group(1), merged.get(at.group(1))).sentence, at.group(1)) from None
         missing = str(error).partition("`")[2].rstrip("`")
-        raise Refused(f"{missing} is missing: give it, or a model that has it.", missing) from None
+        sentence = f"{missing} is missing: give it, or a model that has it."
+        if model is None and "model" in given:
+            unknown = f"{kind} model {given['model']} is not in the catalogue"
+            sentence = f"{missing} is missing, and {unknown}: give one of them."
+        raise Refused(sentence, missing) from None
 
 
 def moment(text: str, time_zone: str | None = None) -> datetime:
