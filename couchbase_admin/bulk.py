@@ -157,6 +157,8 @@ def import_file(
 
 def export_file(store: RegistryStore, file: Path) -> int:
     """Write the whole registry to a file, sorted, all of it or nothing; return the number of rows."""
+    if not file.parent.is_dir():
+        raise Refused(f"there is no folder {file.parent}: make it first, or name another.")
     fresh = file.with_name(f".{file.name}.new")
     with fresh.open("w", encoding="utf-8", newline="") as target:
         write = _writer(file, target)

@@ -195,17 +195,17 @@ class _WindPeriod(Period, kw_only=True, omit_defaults=True, gc=False):
     end_date: Instant | None = field(default=None, name="end_wind_date")
 
 
-class _PanelRelations(Relations, kw_only=True, omit_defaults=True):
+class _PanelRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="panel_id")
     periods: list[_PanelPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
 
-class _LightRelations(Relations, kw_only=True, omit_defaults=True):
+class _LightRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="light_id")
     periods: list[_LightPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
 
-class _WindRelations(Relations, kw_only=True, omit_defaults=True):
+class _WindRelations(Relations, kw_only=True, omit_defaults=True, gc=False):
     element_id: Id = field(name="wind_id")
     periods: list[_WindPeriod] = field(default_factory=list)  # type: ignore[assignment]
 
@@ -547,7 +547,11 @@ def with_model(kind: Kind, fields: Mapping[str, Any], model: Model | None) -> An
         if at:
             raise Refused(_unexpected(at.group(1), merged.get(at.group(1))).sentence, at.group(1)) from None
         missing = str(error).partition("`")[2].rstrip("`")
-        raise Refused(f"{missing} is missing: give it, or a model that has it.", missing) from None
+        sentence = f"{missing} is missing: give it, or a model that has it."
+        if model is None and "model" in given:
+            unknown = f"{kind} model {given['model']} is not in the catalogue"
+            sentence = f"{missing} is missing, and {unknown}: give one of them."
+        raise Refused(sentence, missing) from None
 
 
 def moment(text: str, time_zone: str | None = None) -> datetime:

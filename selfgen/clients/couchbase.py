@@ -15,6 +15,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from msgspec import Struct
+
 from selfgen.registry import Unavailable
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class CasMismatch(Exception):
     """A replacement found another version than the one it was made from."""
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True, gc=False):
     """A document's content (JSON) and its version."""
 
     content: bytes

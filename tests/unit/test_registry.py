@@ -199,6 +199,8 @@ def test_an_elements_own_fields_go_before_its_models():
     )
     with pytest.raises(Refused, match="power_cap is missing: give it, or a model that has it"):
         with_model("light", {"light_id": "l"}, None)
+    with pytest.raises(Refused, match="power_cap is missing, and light model N is not in the catalogue: give one"):
+        with_model("light", {"light_id": "l", "model": "N"}, None)
 
 
 @pytest.mark.parametrize(
