@@ -17,13 +17,16 @@ from flink_jobs.slots import Source
 from selfgen import lake
 from selfgen.calendar import parse_hour
 from selfgen.columns import DATASOURCES, Column
+from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from pyflink.table import StatementSet, StreamTableEnvironment
 
 #: How far back an incident may have begun that is still open.
-ALARM_CONTEXT = timedelta(days=31)
+ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
+#: Each split reads what came before it too, so they are long.
+ALARM_SPLIT_HOURS = 7 * 24
 
 
 def dates(first: datetime, last: datetime) -> str:
@@ -86,13 +89,27 @@ def add_alarms(
     """Add the alarms of `[start, end)` to a job, into the table `sink`."""
     env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
     names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
+    splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job.add_insert_sql(
-        f"INSERT INTO {sink} SELECT {names} "
-        f"FROM {slots.create_splits(env, start, end)}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
+        f"INSERT INTO {sink} SELECT {names} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
     )
 
 
 def run_write(
+    settings: Settings,
+    name: str,
+    source: Source,
+    start: datetime,
+    end: datetime,
+    datasources: tuple[str, str],
+    build_pipeline: Callable[..., object],
+) -> dict[str, int]:
+    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
+    with lake.exclusive(settings.lake_dir, source.kind):
+        return _replace_reports(settings, name, start, end, datasources, build_pipeline)
+
+
+def _replace_reports(
     settings: Settings,
     name: str,
     start: datetime,
@@ -100,7 +117,6 @@ def run_write(
     datasources: tuple[str, str],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
-    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
     from selfgen.clients import druid
 
     env = runtime.batch(settings, name)
