@@ -16,7 +16,7 @@ from flink_jobs import runtime, slots
 from flink_jobs.slots import Source
 from selfgen import lake
 from selfgen.calendar import parse_hour
-from selfgen.columns import DATASOURCES, Column
+from selfgen.columns import DATASOURCES, Column, names
 from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings, get_settings
 
@@ -59,17 +59,21 @@ def alarm_reader(settings: Settings, source: Source, datasource: str):
             self.registry = Registry(settings)
 
         def eval(self, start_ms, end_ms):
-            yield from slots.as_rows(alarms(settings, self.registry, source, start_ms, end_ms), columns)
+            yield from slots.as_rows(alarms(settings, self.registry, source, datasource, start_ms, end_ms), columns)
 
     return udtf(ReadAlarms(), result_types=[slots.data_type(column) for column in columns])
 
 
-def alarms(settings: Settings, registry: Any, source: Source, start_ms: int, end_ms: int) -> pd.DataFrame:
+def alarms(
+    settings: Settings, registry: Any, source: Source, datasource: str, start_ms: int, end_ms: int
+) -> pd.DataFrame:
     """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
     from selfgen.alarms import slot_alarms
 
     start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
     table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
+    if not table.num_rows:
+        return pd.DataFrame(columns=["timestamp", *names(datasource)])
     frame = table.to_pandas()
     frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
     rows = slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
@@ -88,10 +92,10 @@ def add_alarms(
 ) -> None:
     """Add the alarms of `[start, end)` to a job, into the table `sink`."""
     env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
-    names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
+    listed = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
     splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job.add_insert_sql(
-        f"INSERT INTO {sink} SELECT {names} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
+        f"INSERT INTO {sink} SELECT {names} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
     )
 
 

@@ -265,6 +265,8 @@ def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = 
             readings = read_readings(settings, source.kind, low, high, source.fields)
             history = periods(self.registry, source, readings["element_id"].unique())
             slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            if slots.empty:
+                return
             if finish is not None:
                 slots = finish(slots, readings)
             starts = pd.to_datetime(slots["slot_start"], unit="ms", utc=True)
