@@ -95,7 +95,7 @@ def add_alarms(
     listed = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
     splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job.add_insert_sql(
-        f"INSERT INTO {sink} SELECT {names} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
+        f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
     )
 
 
