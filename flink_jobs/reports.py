@@ -16,14 +16,17 @@ from flink_jobs import runtime, slots
 from flink_jobs.slots import Source
 from selfgen import lake
 from selfgen.calendar import parse_hour
-from selfgen.columns import DATASOURCES, Column
+from selfgen.columns import DATASOURCES, Column, names
+from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from pyflink.table import StatementSet, StreamTableEnvironment
 
 #: How far back an incident may have begun that is still open.
-ALARM_CONTEXT = timedelta(days=31)
+ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
+#: Each split reads what came before it too, so they are long.
+ALARM_SPLIT_HOURS = 7 * 24
 
 
 def dates(first: datetime, last: datetime) -> str:
@@ -56,17 +59,21 @@ def alarm_reader(settings: Settings, source: Source, datasource: str):
             self.registry = Registry(settings)
 
         def eval(self, start_ms, end_ms):
-            yield from slots.as_rows(alarms(settings, self.registry, source, start_ms, end_ms), columns)
+            yield from slots.as_rows(alarms(settings, self.registry, source, datasource, start_ms, end_ms), columns)
 
     return udtf(ReadAlarms(), result_types=[slots.data_type(column) for column in columns])
 
 
-def alarms(settings: Settings, registry: Any, source: Source, start_ms: int, end_ms: int) -> pd.DataFrame:
+def alarms(
+    settings: Settings, registry: Any, source: Source, datasource: str, start_ms: int, end_ms: int
+) -> pd.DataFrame:
     """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
     from selfgen.alarms import slot_alarms
 
     start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
     table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
+    if not table.num_rows:
+        return pd.DataFrame(columns=["timestamp", *names(datasource)])
     frame = table.to_pandas()
     frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
     rows = slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
@@ -85,14 +92,28 @@ def add_alarms(
 ) -> None:
     """Add the alarms of `[start, end)` to a job, into the table `sink`."""
     env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
-    names = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
+    listed = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
+    splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job.add_insert_sql(
-        f"INSERT INTO {sink} SELECT {names} "
-        f"FROM {slots.create_splits(env, start, end)}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({names})"
+        f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
     )
 
 
 def run_write(
+    settings: Settings,
+    name: str,
+    source: Source,
+    start: datetime,
+    end: datetime,
+    datasources: tuple[str, str],
+    build_pipeline: Callable[..., object],
+) -> dict[str, int]:
+    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
+    with lake.exclusive(settings.lake_dir, source.kind):
+        return _replace_reports(settings, name, start, end, datasources, build_pipeline)
+
+
+def _replace_reports(
     settings: Settings,
     name: str,
     start: datetime,
@@ -100,7 +121,6 @@ def run_write(
     datasources: tuple[str, str],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
-    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
     from selfgen.clients import druid
 
     env = runtime.batch(settings, name)

@@ -5,23 +5,24 @@ splits of the range ─► readings, as arrays ─► energy by slot ─► enri
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
 
 from flink_jobs.reports import arguments
-from flink_jobs.slots import PANEL, run_rich
+from flink_jobs.slots import PANEL, Range, run_rich
 from selfgen.settings import Settings
 
 NAME = "rich_panel"
 
 
-def run(settings: Settings, start: datetime, end: datetime) -> None:
-    """Make the slots of the UTC hours `[start, end)`; run again, it gives the same."""
-    run_rich(settings, NAME, PANEL, start, end)
+def run(settings: Settings, ranges: Sequence[Range]) -> None:
+    """Make the slots of ranges of UTC hours `[start, end)`; run again, it gives the same."""
+    run_rich(settings, NAME, PANEL, ranges)
 
 
 def main() -> None:
     """Run for the hours of the command line."""
-    run(*arguments(__doc__))
+    settings, start, end = arguments(__doc__)
+    run(settings, [(start, end)])
 
 
 if __name__ == "__main__":

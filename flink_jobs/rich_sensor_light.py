@@ -5,12 +5,12 @@ splits of the range ─► readings, as arrays ─► irradiation by slot ─►
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
 
 import pandas as pd
 
 from flink_jobs.reports import arguments
-from flink_jobs.slots import LIGHT, run_rich
+from flink_jobs.slots import LIGHT, Range, run_rich
 from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
@@ -47,14 +47,15 @@ def with_producible(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFram
     return slots
 
 
-def run(settings: Settings, start: datetime, end: datetime) -> None:
-    """Make the slots of the UTC hours `[start, end)`; run again, it gives the same."""
-    run_rich(settings, NAME, LIGHT, start, end, PRODUCIBLE, with_producible)
+def run(settings: Settings, ranges: Sequence[Range]) -> None:
+    """Make the slots of ranges of UTC hours `[start, end)`; run again, it gives the same."""
+    run_rich(settings, NAME, LIGHT, ranges, PRODUCIBLE, with_producible)
 
 
 def main() -> None:
     """Run for the hours of the command line."""
-    run(*arguments(__doc__))
+    settings, start, end = arguments(__doc__)
+    run(settings, [(start, end)])
 
 
 if __name__ == "__main__":

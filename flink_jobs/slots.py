@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,16 @@ import pyarrow as pa
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flink_jobs import runtime
-from selfgen import calendar, energy, lake
+from selfgen import calendar, energy, lake, recompute
+from selfgen.calendar import DAY_MS
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
 from selfgen.registry import ID_FIELD, Unavailable
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
     from pyflink.table import StreamTableEnvironment
+
+Range = tuple[datetime, datetime]
 
 HOUR = timedelta(hours=1)
 SPLIT_HOURS = 12
@@ -77,6 +80,20 @@ PANEL = Source("panel", "power", "energy")
 LIGHT = Source("light", "irradiance")
 
 
+class RawRemoved(Exception):
+    """Hours cannot be computed, because their raw readings are no longer kept."""
+
+
+def without_readings(settings: Settings, kind: str, hours_ms: Collection[int]) -> set[int]:
+    """Return those hours (their starts, epoch ms) for which readings are needed that are no longer kept."""
+    from selfgen.clients.mongo import expired_hours
+
+    if not hours_ms:
+        return set()
+    expired = expired_hours(settings, kind, min(hours_ms) - DAY_MS, max(hours_ms) + DAY_MS)
+    return {hour for hour in hours_ms if not expired.isdisjoint(recompute.readings_of(hour, settings.max_gap_s))}
+
+
 def milliseconds(moment: datetime) -> int:
     """Return epoch milliseconds."""
     return round(moment.timestamp() * 1000)
@@ -87,10 +104,10 @@ def hours_between(start: datetime, end: datetime) -> list[datetime]:
     return [start + HOUR * index for index in range(round((end - start) / HOUR))]
 
 
-def splits(start: datetime, end: datetime) -> list[tuple[int, int]]:
-    """Return `[start, end)` in pieces of at most `SPLIT_HOURS`, epoch ms."""
-    edges = [*hours_between(start, end)[::SPLIT_HOURS], end]
-    return [(milliseconds(low), milliseconds(high)) for low, high in pairwise(edges)]
+def splits(ranges: Sequence[Range], hours: int = SPLIT_HOURS) -> list[tuple[int, int]]:
+    """Return ranges `[start, end)` in pieces of at most so many hours, epoch ms."""
+    edges = [[*hours_between(start, end)[::hours], end] for start, end in ranges]
+    return [(milliseconds(low), milliseconds(high)) for part in edges for low, high in pairwise(part)]
 
 
 #: A batch job can wait for Couchbase, but not do without it.
@@ -248,6 +265,8 @@ def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = 
             readings = read_readings(settings, source.kind, low, high, source.fields)
             history = periods(self.registry, source, readings["element_id"].unique())
             slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            if slots.empty:
+                return
             if finish is not None:
                 slots = finish(slots, readings)
             starts = pd.to_datetime(slots["slot_start"], unit="ms", utc=True)
@@ -285,9 +304,9 @@ def create_lake_table(env: StreamTableEnvironment, name: str, path: Path, extra:
     return name
 
 
-def create_splits(env: StreamTableEnvironment, start: datetime, end: datetime) -> str:
-    """Create the view of splits of `[start, end)`."""
-    values = ", ".join(f"({low}, {high})" for low, high in splits(start, end))
+def create_splits(env: StreamTableEnvironment, ranges: Sequence[Range], hours: int = SPLIT_HOURS) -> str:
+    """Create the view of splits of ranges."""
+    values = ", ".join(f"({low}, {high})" for low, high in splits(ranges, hours))
     env.execute_sql(f"CREATE TEMPORARY VIEW split AS SELECT * FROM (VALUES {values}) AS s (start_ms, end_ms)")
     return "split"
 
@@ -296,13 +315,37 @@ def run_rich(
     settings: Settings,
     name: str,
     source: Source,
-    start: datetime,
-    end: datetime,
+    ranges: Sequence[Range],
     extra: tuple[Column, ...] = (),
     finish: Any = None,
 ) -> None:
-    """Make the slots of the UTC hours `[start, end)` and replace them in the lake, each hour at once."""
+    """Make the slots of ranges of UTC hours `[start, end)` and replace them in the lake, each hour at once.
+
+    Raises
+    ------
+    RawRemoved
+        Raw readings of these hours are no longer kept: the lake stays as it is.
+    """
+    with lake.exclusive(settings.lake_dir, source.kind):
+        _replace_slots(settings, name, source, ranges, extra, finish)
+
+
+def _replace_slots(
+    settings: Settings,
+    name: str,
+    source: Source,
+    ranges: Sequence[Range],
+    extra: tuple[Column, ...],
+    finish: Any,
+) -> None:
     hand_over_marks(settings)
+    hours = [hour for start, end in ranges for hour in hours_between(start, end)]
+    if gone := without_readings(settings, source.kind, [milliseconds(hour) for hour in hours]):
+        first = datetime.fromtimestamp(min(gone) / 1000, UTC)
+        raise RawRemoved(
+            f"{source.kind}: raw readings of {len(gone)} of these hours, from {first:%Y-%m-%dT%H} on, are no longer "
+            "kept, so they cannot be computed again; what the lake and Druid have of them stays"
+        )
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
     try:
@@ -311,11 +354,11 @@ def run_rich(
         columns = ", ".join(f"`{column.name}`" for column in lake_columns(extra))
         env.execute_sql(
             f"INSERT INTO {staged} SELECT {columns} "
-            f"FROM {create_splits(env, start, end)}, LATERAL TABLE(slots(start_ms, end_ms)) AS t ({columns})"
+            f"FROM {create_splits(env, ranges)}, LATERAL TABLE(slots(start_ms, end_ms)) AS t ({columns})"
         ).wait()
         schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in (*SLOT, *extra)])
         staging.mkdir(parents=True, exist_ok=True)
-        lake.publish(staging, settings.lake_dir, source.kind, hours_between(start, end), schema)
+        lake.publish(staging, settings.lake_dir, source.kind, hours, schema)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

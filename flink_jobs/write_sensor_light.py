@@ -41,7 +41,7 @@ def build_pipeline(
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:
     """Replace the reports and alarms of the UTC hours `[start, end)`; return the rows of each data source."""
-    return run_write(settings, NAME, start, end, DATASOURCE_NAMES, build_pipeline)
+    return run_write(settings, NAME, LIGHT, start, end, DATASOURCE_NAMES, build_pipeline)
 
 
 def main() -> None:

@@ -24,10 +24,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 HOUR = timedelta(hours=1)
 FILE = "data.parquet"
 _UNFINISHED = ".data.parquet.unfinished"
+
+
+def exclusive(lake: Path, name: str) -> FileLock:
+    """Return the lock of a data set's computing: from reading what an hour is made of to its reports' replacement.
+
+    Without it a computation that read before a change could publish after one that read the change. It lies beside the
+    files it guards, so that all who can write them share it; the operating system frees a killed holder's. A thread
+    that holds it may take it again.
+    """
+    lake.mkdir(parents=True, exist_ok=True)
+    return FileLock(lake / f".{name}.lock", is_singleton=True)
 
 
 def replace_hour(lake: Path, name: str, hour: datetime, table: pa.Table) -> None:

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     raw_retention_days: float = Field(400.0, gt=0, description="How long raw readings are kept in MongoDB, days")
     alarm_retention_days: float = Field(400.0, gt=0, description="How long MongoDB's alarms are kept, days")
 
+    # the hours' batch
+    batch_settle_s: float = Field(600.0, ge=0, description="How long after its end an hour is computed, s")
+    batch_poll_s: float = Field(30.0, gt=0, description="Time between two looks for hours to compute, s")
+
     # Couchbase
     couchbase_url: str = Field("", description="Couchbase's connection string; empty: the local stack's stand-in")
     couchbase_user: str = Field("selfgen", description="Couchbase's user")

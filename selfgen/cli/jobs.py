@@ -50,11 +50,11 @@ def _run(rich: str, write: str, hour: str | None, start: str | None, end: str | 
         say: Callable[[str], object] = err.print if json else out.print
         say(f"{rich}: {first:%Y-%m-%dT%H} to {last:%Y-%m-%dT%H} UTC")
         try:
-            importlib.import_module(f"flink_jobs.{rich}").run(settings, first, last)
+            importlib.import_module(f"flink_jobs.{rich}").run(settings, [(first, last)])
             say(f"{write}: into Druid")
             written: dict[str, int] = importlib.import_module(f"flink_jobs.{write}").run(settings, first, last)
         except Exception as error:
-            raise CommandError(_reason(settings, error)) from error
+            raise CommandError(flink_reason(settings, error)) from error
     if json:
         print_json({"from": first, "to": last, "rows": written})
     else:
@@ -62,7 +62,7 @@ def _run(rich: str, write: str, hour: str | None, start: str | None, end: str | 
             out.print(f"  {datasource}: {rows} rows")
 
 
-def _reason(settings: Settings, error: Exception) -> str:
+def flink_reason(settings: Settings, error: Exception) -> str:
     """Return the line that says what happened; a Flink error is a page of Java, with a page of Python in it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     python = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Unavailable): ", line)]

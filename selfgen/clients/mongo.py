@@ -5,6 +5,8 @@
 | `topic` | raw readings, clustered by `_id` | topic, event time in ms, element: `panel|1767225600000|p1` |
 | `topic_alarm` | refused messages, other alarms | topic, partition, offset: `panel|0000|000000000000042` |
 | `dirty_hours` | hours that landing touched | topic, hour in ms: `panel|1767225600000` |
+| `expired_hours` | hours whose readings were removed by their age | as `dirty_hours` |
+| `batch_progress` | up to which hour each topic's batch jobs have run | topic |
 | `landing_progress` | what became of each partition's messages | topic, partition: `panel|0000` |
 """
 
@@ -20,6 +22,7 @@ import numpy as np
 import pandas as pd
 from pymongo import DeleteOne, MongoClient, UpdateOne
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, OperationFailure
 
@@ -32,6 +35,8 @@ HOUR_MS = 3_600_000
 BATCH_TOPICS = ("panel", "light")
 #: `_id`s are compared as text; event times are written with this many digits (until the year 2286).
 _TIME_DIGITS = 13
+#: Hours beside a marked one that its computing reads, on any clock (`selfgen.recompute`).
+_BESIDE = 3
 _READ_BATCH = 50_000
 _OTHER_OPTIONS = 85  # IndexOptionsConflict
 
@@ -73,7 +78,7 @@ def ensure_collections(settings: Settings) -> None:
         found = client[settings.mongodb_database]
         for name in ("topic", "topic_alarm"):
             _create(found, name, clusteredIndex={"key": {"_id": 1}, "unique": True, "name": "identity"})
-        for name in ("dirty_hours", "landing_progress"):
+        for name in ("dirty_hours", "expired_hours", "batch_progress", "landing_progress"):
             _create(found, name)
         _keep_alarms(found, int(settings.alarm_retention_days * 86_400))
 
@@ -168,28 +173,62 @@ def expire(found: Database[Document], topic: str, before_ms: int, settled: timed
 
     By ranges of the clustering key, so that no index is kept for it. An hour that a job has still to compute stays,
     and the hours beside it, whose readings that job needs too. What was received within `settled` stays: its hour may
-    not be marked yet.
+    not be marked yet. Hours are noted in `expired_hours` before they lose readings: from then on they are never
+    computed again, though a reading of theirs be sent once more.
     """
     received = {"received_at": {"$lt": datetime.now(UTC) - settled}}
-    needed = {
-        hour_ms + shift
-        for hour_ms in _marked_hours(found, topic, before_ms + HOUR_MS)
-        for shift in (-HOUR_MS, 0, HOUR_MS)
-    }
+    until_ms = before_ms + (_BESIDE + 1) * HOUR_MS
+    marked = _hours(found["dirty_hours"], topic, 0, until_ms) - _hours(found["expired_hours"], topic, 0, until_ms)
+    needed = {hour_ms + beside * HOUR_MS for hour_ms in marked for beside in range(-_BESIDE, _BESIDE + 1)}
     removed = 0
     from_ms = 0
     for hour_ms in [*sorted(hour_ms for hour_ms in needed if hour_ms < before_ms), before_ms]:
         if from_ms < hour_ms:
+            _note_expired(found, topic, from_ms, hour_ms, received)
             removed += found["topic"].delete_many(time_range(topic, from_ms, hour_ms) | received).deleted_count
         from_ms = hour_ms + HOUR_MS
     return removed
 
 
-def _marked_hours(found: Database[Document], topic: str, until_ms: int) -> list[int]:
-    marks = found["dirty_hours"].find(
-        {"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"_id": 1}
-    )
-    return [int(mark["_id"].rpartition("|")[2]) for mark in marks]
+def _note_expired(found: Database[Document], topic: str, from_ms: int, to_ms: int, chosen: Document) -> None:
+    while first := found["topic"].find_one(time_range(topic, from_ms, to_ms) | chosen, {"_id": 1}, sort=[("_id", 1)]):
+        hour_ms = int(first["_id"].split("|")[1]) // HOUR_MS * HOUR_MS
+        found["expired_hours"].update_one(
+            {"_id": _hour_id(topic, hour_ms)}, {"$setOnInsert": {"at": datetime.now(UTC)}}, upsert=True
+        )
+        from_ms = hour_ms + HOUR_MS
+
+
+def _hour_id(topic: str, hour_ms: int) -> str:
+    return f"{topic}|{hour_ms:0{_TIME_DIGITS}d}"
+
+
+def _hours(collection: Collection[Document], topic: str, from_ms: int, until_ms: int) -> set[int]:
+    chosen = {"_id": {"$gte": _hour_id(topic, from_ms), "$lt": _hour_id(topic, until_ms)}}
+    return {int(document["_id"].rpartition("|")[2]) for document in collection.find(chosen, {"_id": 1})}
+
+
+def expired_hours(settings: Settings, topic: str, from_ms: int, until_ms: int) -> set[int]:
+    """Return the hours in `[from_ms, until_ms)` (their starts) whose raw readings are no longer kept, or not all."""
+    with connect(settings) as client:
+        return _hours(client[settings.mongodb_database]["expired_hours"], topic, from_ms, until_ms)
+
+
+def batch_progress(settings: Settings, topic: str) -> int | None:
+    """Return the first hour (its start, epoch ms) that the batch jobs have not run for by themselves; None: never."""
+    with connect(settings) as client:
+        progress = client[settings.mongodb_database]["batch_progress"].find_one({"_id": topic})
+    return None if progress is None else round(progress["next_hour"].timestamp() * 1000)
+
+
+def advance_batch(settings: Settings, topic: str, next_ms: int) -> None:
+    """Note up to which hour the batch jobs have run; never back."""
+    with connect(settings) as client:
+        client[settings.mongodb_database]["batch_progress"].update_one(
+            {"_id": topic},
+            {"$max": {"next_hour": datetime.fromtimestamp(next_ms / 1000, UTC)}},
+            upsert=True,
+        )
 
 
 class DirtyHour(NamedTuple):

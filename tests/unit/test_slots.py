@@ -39,7 +39,7 @@ def make(read: pd.DataFrame, owners: pd.DataFrame, hours: int = 2) -> pd.DataFra
 
 
 def test_splits_cover_the_range_without_gap_or_overlap():
-    found = slots.splits(START, START + timedelta(hours=30))
+    found = slots.splits([(START, START + timedelta(hours=30))])
     assert found[0][0] == START_MS
     assert found[-1][1] == START_MS + 30 * HOUR_MS
     assert all(before[1] == after[0] for before, after in pairwise(found))

@@ -1,0 +1,172 @@
+"""The runner of the hourly jobs: hours that have ended, and hours that changed, with all that depends on them.
+
+A pass is one answer to "what is to be done now". It reads the marks first; computes the slots that they touch;
+replaces in Druid every hour that depends on those; and only then takes the marks away, but for those that were
+renewed meanwhile, and moves the progress. A pass that was killed has taken nothing away, so the next one does the
+same again, and gives the same rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import Timeout
+
+from flink_jobs import rich_panel, rich_sensor_light, slots, write_panel, write_sensor_light
+from selfgen import lake, recompute
+from selfgen.calendar import HOUR_MS
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from selfgen.clients.mongo import DirtyHour
+    from selfgen.settings import Settings
+
+#: Most hours that a pass catches up with.
+CATCH_UP_HOURS = 31 * 24
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kind of element whose hours are computed."""
+
+    rich: Any
+    write: Any
+    compares: bool
+
+
+SUBJECTS = {
+    "panel": Subject(rich_panel, write_panel, compares=True),
+    "light": Subject(rich_sensor_light, write_sensor_light, compares=False),
+}
+
+
+class Plan(NamedTuple):
+    """What a pass does; hours by their starts, ranges half open, epoch ms."""
+
+    marks: list[DirtyHour]
+    due: range
+    compute: list[recompute.Range]
+    write: list[recompute.Range]
+    left: set[int]
+
+    @property
+    def end_ms(self) -> int:
+        """Where the hours end that are computed after it."""
+        return self.due.stop
+
+
+class Stopped(Exception):
+    """The runner was asked to stop in the middle of a pass; the next pass does it again."""
+
+
+def plan(settings: Settings, kind: str, now_ms: int) -> Plan | None:
+    """Return what is to be done now; None where there is nothing.
+
+    Hours that ended `batch_settle_s` ago are due, also those without readings: silence raises alarms. The first ones
+    are those that landing marked, as far back as raw readings are kept.
+    """
+    from selfgen.clients import mongo
+
+    ended_ms = (now_ms - round(settings.batch_settle_s * 1000)) // HOUR_MS * HOUR_MS
+    marks = mongo.dirty_hours(settings, kind, ended_ms)
+    next_ms = mongo.batch_progress(settings, kind)
+    if next_ms is None:
+        kept_ms = ended_ms - int(settings.raw_retention_days * 24) * HOUR_MS
+        next_ms = max(marks[0].hour_ms, kept_ms) if marks else ended_ms - HOUR_MS
+    end_ms = max(min(ended_ms, next_ms + CATCH_UP_HOURS * HOUR_MS), next_ms)
+    marks = [mark for mark in marks if mark.hour_ms < end_ms]
+    due = range(next_ms, end_ms, HOUR_MS)
+    if not due and not marks:
+        return None
+    touched = recompute.touched({*due, *(mark.hour_ms for mark in marks)}, settings.max_gap_s)
+    touched = {hour for hour in touched if hour < end_ms}
+    left = slots.without_readings(settings, kind, touched)
+    compute = recompute.ranges(touched - left)
+    return Plan(marks, due, compute, recompute.dependents(compute, end_ms, compares=SUBJECTS[kind].compares), left)
+
+
+def run_pass(
+    settings: Settings, kind: str, stop: Event, say: Callable[[str], object], now_ms: int | None = None
+) -> dict[str, Any] | None:
+    """Do what is to be done now for a kind of element, and return what was done; None where there was nothing.
+
+    Raises
+    ------
+    Stopped
+        `stop` was set meanwhile.
+    """
+    from selfgen.clients import mongo
+
+    subject = SUBJECTS[kind]
+    began = time.monotonic()
+    lock = lake.exclusive(settings.lake_dir, kind)
+    _await(lock, stop, lambda: say(f"{kind}: another run is at work on the same lake; waiting for it"))
+    try:
+        for name in (subject.rich.NAME, subject.write.NAME):
+            for staging in (settings.lake_dir / ".staging").glob(f"{name}-*"):
+                shutil.rmtree(staging, ignore_errors=True)  # a killed run's
+        slots.hand_over_marks(settings)
+        todo = plan(settings, kind, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+        if todo is None:
+            return None
+        if todo.left:
+            say(f"{kind}: {len(todo.left)} hours stay as they are, because their raw readings are no longer kept")
+        rows: dict[str, int] = dict.fromkeys(subject.write.DATASOURCE_NAMES, 0)
+        if todo.compute:
+            say(f"{kind}: computes {_told(todo.compute)}")
+            subject.rich.run(settings, [_moments(part) for part in todo.compute])
+        for part in todo.write:
+            _check(stop)
+            say(f"{kind}: replaces {_told([part])} in Druid")
+            for name, count in subject.write.run(settings, *_moments(part)).items():
+                rows[name] += count
+        # Druid serves the new rows by now
+        mongo.clear_dirty(settings, todo.marks)
+        mongo.advance_batch(settings, kind, todo.end_ms)
+    finally:
+        lock.release()
+    return {
+        "kind": kind,
+        "due": len(todo.due),
+        "changed": sum(mark.hour_ms not in todo.due for mark in todo.marks),
+        "computed": [_moments(part) for part in todo.compute],
+        "replaced": [_moments(part) for part in todo.write],
+        "left": len(todo.left),
+        "rows": rows,
+        "computed_to": datetime.fromtimestamp(todo.end_ms / 1000, UTC),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _await(lock: Any, stop: Event, waiting: Callable[[], object]) -> None:
+    told = False
+    while True:
+        _check(stop)
+        try:
+            lock.acquire(timeout=0.5)
+            return
+        except Timeout:
+            if not told:
+                waiting()
+            told = True
+
+
+def _check(stop: Event) -> None:
+    if stop.is_set():
+        raise Stopped
+
+
+def _moments(part: recompute.Range) -> tuple[datetime, datetime]:
+    start, end = (datetime.fromtimestamp(edge / 1000, UTC) for edge in part)
+    return start, end
+
+
+def _told(parts: list[recompute.Range]) -> str:
+    first, last = _moments((parts[0][0], parts[-1][1]))
+    return f"{len(recompute.hours(parts))} hours from {first:%Y-%m-%dT%H} to {last:%Y-%m-%dT%H} UTC"

@@ -1,0 +1,232 @@
+"""The runner of the hours: whatever changes afterwards, Druid ends with the rows of a computation from nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from dateutil.relativedelta import relativedelta
+from filelock import FileLock
+
+from couchbase_admin.add_new_element import add_element
+from couchbase_admin.add_new_install import add_client, add_install
+from couchbase_admin.installations import move_install
+from couchbase_admin.recompute import marker
+from couchbase_admin.store import RegistryStore
+from flink_jobs import rich_panel, runner, write_panel
+from flink_jobs.slots import RawRemoved
+from selfgen.clients import druid, mongo
+from selfgen.registry import Client, Panel
+from selfgen.settings import Settings
+from tests.integration.test_landing import Entrance
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+HOUR = timedelta(hours=1)
+PANELS = ("batch-p1", "batch-p2")
+GO_ON = threading.Event()
+
+
+class Plant:
+    """Two panels in two time zones, which send; and the hours that the runner makes of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.entrance = Entrance(settings)
+        self.end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - HOUR
+        self.month_ago = self.end - relativedelta(months=1) - 3 * HOUR
+        self.day_ago = self.end - timedelta(days=1) - 3 * HOUR
+        self.store = RegistryStore.open(settings, "ana", mark_dirty=marker(settings))
+        places = {"batch-c1": (27.7, 85.3, "Asia/Kathmandu"), "batch-c2": (40.4, -3.7, "Europe/Madrid")}
+        for client_id, (latitude, longitude, zone) in places.items():
+            place = {"latitude": latitude, "longitude": longitude, "time_zone": zone}
+            add_client(self.store, Client(client_id=client_id, name=client_id, **place))
+        for panel_id, client_id in zip(PANELS, places, strict=True):
+            add_element(self.store, Panel(panel_id=panel_id, power_cap=3000.0))
+            add_install(self.store, "panel", panel_id, client_id, self.month_ago - timedelta(days=90))
+        self.landed = 0
+        readings = [
+            self.reading(panel_id, moment + minute * timedelta(minutes=1), 900.0 + number * 100 + minute)
+            for number, panel_id in enumerate(PANELS)
+            for moment in (self.month_ago, self.day_ago, self.end - 3 * HOUR)
+            for minute in range(0, 180, 4)
+            if (moment, minute) != (self.month_ago, 64)  # comes late
+        ]
+        self.land(*readings)
+
+    def reading(self, panel_id: str, moment: datetime, power: float) -> bytes:
+        return json.dumps({"panel_id": panel_id, "timestamp": moment.isoformat(), "power": power}).encode()
+
+    def land(self, *readings: bytes) -> None:
+        self.entrance.send(*readings)
+        self.landed += len(readings)
+        self.entrance.land(self.landed)
+
+    def catch_up(self) -> list[dict]:
+        passes = []
+        now_ms = round(self.end.timestamp() * 1000)
+        while done := runner.run_pass(self.settings, "panel", GO_ON, print, now_ms):
+            passes.append(done)
+        assert mongo.dirty_hours(self.settings, "panel", now_ms) == []
+        return passes
+
+    def rows(self) -> dict[str, list[str]]:
+        return {
+            name: sorted(
+                json.dumps(row, sort_keys=True)
+                for row in druid.query(
+                    self.settings, f"SELECT * FROM {name} WHERE panel_id IN ('batch-p1', 'batch-p2')"
+                )
+            )
+            for name in ("panel_report", "panel_alarm")
+        }
+
+    def from_nothing(self) -> dict[str, list[str]]:
+        shutil.rmtree(self.settings.lake_dir / "panel")
+        start = self.month_ago.replace(minute=0) - 2 * HOUR
+        rich_panel.run(self.settings, [(start, self.end)])
+        write_panel.run(self.settings, start, self.end)
+        return self.rows()
+
+    def killed(self, line: str) -> None:
+        """Run the command, and kill it once it has said that it does something."""
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("selfgen")), "batch", "watch", "panel", "--once", "--json"],
+            env=self.settings.environment() | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr
+        said = next((said for said in process.stderr if line in said), None)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert said is not None
+
+
+@pytest.fixture(scope="module")
+def plant(stack):
+    stack.up("kafka", "mongodb", "couchbase", "druid", "flink")
+    changes = {"mongodb_database": "batch", "batch_settle_s": 0.0}
+    plant = Plant(stack.settings.model_copy(update=changes))
+    [first, *_] = plant.catch_up()
+    assert first["rows"]["panel_report"]
+    yield plant
+    mongo.connect(plant.settings).drop_database("batch")
+
+
+def test_hours_that_ended_are_computed_once(plant: Plant) -> None:
+    before = plant.rows()
+    assert plant.catch_up() == []
+    assert plant.from_nothing() == before
+    [with_month] = druid.query(
+        plant.settings,
+        "SELECT COUNT(diff_last_month) AS n, COUNT(diff_last_day) AS d FROM panel_report WHERE panel_id = 'batch-p2'",
+    )
+    assert with_month["n"] > 0
+    assert with_month["d"] > 0
+
+
+def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant: Plant) -> None:
+    before = plant.rows()
+    plant.land(plant.reading("batch-p2", plant.month_ago + timedelta(minutes=64), 1234.5))
+    marks = mongo.dirty_hours(plant.settings, "panel", 2**41)
+    for line in ("computes", "replaces"):
+        plant.killed(line)
+        assert set(marks) <= set(mongo.dirty_hours(plant.settings, "panel", 2**41))  # none is taken away
+    [done] = plant.catch_up()
+    assert done["changed"] == 1
+    assert done["due"] == 0
+    after = plant.rows()
+    assert after["panel_report"] != before["panel_report"]
+    assert plant.from_nothing() == after
+
+
+def test_a_corrected_reading_mends_what_depends_on_it(plant: Plant) -> None:
+    before = plant.rows()
+    plant.land(plant.reading("batch-p1", plant.day_ago + timedelta(minutes=8), 5.0))
+    [done] = plant.catch_up()
+    assert done["changed"] == 1
+    after = plant.rows()
+    assert after["panel_report"] != before["panel_report"]
+    assert plant.from_nothing() == after
+
+
+def test_a_move_after_the_fact_mends_what_depends_on_it(plant: Plant) -> None:
+    before = plant.rows()
+    move_install(plant.store, "panel", "batch-p1", "batch-c2", plant.month_ago + timedelta(minutes=75))
+    plant.catch_up()
+    after = plant.rows()
+    assert after["panel_report"] != before["panel_report"]
+    assert plant.from_nothing() == after
+
+
+def test_a_mark_that_is_renewed_meanwhile_stays(plant: Plant, monkeypatch) -> None:
+    hour_ms = plant.month_ago.replace(minute=0).timestamp() * 1000
+    database = mongo.database(plant.settings)
+    mongo.mark_dirty(database, "panel", [int(hour_ms)], "test")
+    replace = write_panel.run
+
+    def renewed(*arguments):
+        mongo.mark_dirty(database, "panel", [int(hour_ms)], "meanwhile")
+        return replace(*arguments)
+
+    monkeypatch.setattr(write_panel, "run", renewed)
+    now_ms = round(plant.end.timestamp() * 1000)
+    runner.run_pass(plant.settings, "panel", GO_ON, print, now_ms)
+    assert [mark.hour_ms for mark in mongo.dirty_hours(plant.settings, "panel", now_ms)] == [hour_ms]
+    monkeypatch.undo()
+    plant.catch_up()
+
+
+def test_a_second_runner_waits_and_finds_nothing_to_do(plant: Plant) -> None:
+    said: list[str] = []
+    passes: list[object] = []
+    # another process, as far as the lock can tell
+    lock = FileLock(plant.settings.lake_dir / ".panel.lock")
+    now_ms = round(plant.end.timestamp() * 1000)
+    waiting = threading.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        waiting.set()
+
+    second = threading.Thread(
+        target=lambda: passes.append(runner.run_pass(plant.settings, "panel", GO_ON, say, now_ms))
+    )
+    with lock:
+        second.start()
+        assert waiting.wait(10)
+        assert passes == []
+    second.join(30)
+    assert passes == [None]
+    assert "another run" in said[0]
+
+
+def test_a_reading_sent_again_after_its_hour_expired_empties_nothing(plant: Plant) -> None:
+    before = plant.rows()
+    database = mongo.database(plant.settings)
+    until_ms = round((plant.day_ago - HOUR).replace(minute=0).timestamp() * 1000)
+    assert mongo.expire(database, "panel", until_ms, timedelta(0)) > 0
+    plant.entrance.send(plant.reading("batch-p1", plant.month_ago + timedelta(minutes=80), 7.0))
+    with plant.entrance.landing():
+        while not mongo.dirty_hours(plant.settings, "panel", until_ms):
+            threading.Event().wait(0.1)
+    [done] = plant.catch_up()
+    assert done["left"] == 4
+    assert done["computed"] == []
+    assert plant.rows() == before
+    start = (plant.month_ago + HOUR).replace(minute=0)
+    with pytest.raises(RawRemoved, match="no longer kept"):
+        rich_panel.run(plant.settings, [(start, start + HOUR)])
+    # the mark keeps nothing from being removed again
+    assert mongo.expire(database, "panel", until_ms, timedelta(0)) == 1
