@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import numpy as np
@@ -277,15 +277,6 @@ COMMANDS = {
     "element replace": lambda store: replace_element(store, "P1", Panel(panel_id="P7", power_cap=5.0), NOW - 2 * DAY),
     "client close": lambda store: close_client(store, "C3", NOW - 2 * DAY),
 }
-#: The same without a time, as most are typed; a repetition comes later.
-COMMANDS_NOW = {
-    "install add": lambda store: add_install(store, "panel", "P2", "C2"),
-    "install move": lambda store: move_install(store, "panel", "P1", "C2"),
-    "install end": lambda store: end_install(store, "panel", "P1"),
-    "element retire": lambda store: retire_element(store, "panel", "P1"),
-    "element replace": lambda store: replace_element(store, "P1", Panel(panel_id="P7", power_cap=5.0)),
-    "client close": lambda store: close_client(store, "C3"),
-}
 
 
 def state(store: RegistryStore) -> dict[str, object]:
@@ -346,36 +337,6 @@ def test_stopped_between_any_two_writes_the_registry_is_consistent(connected, na
         assert state(store) == after
         assert broken_rules(store) == []
     assert writes >= 2  # the history's entry and the change, at least
-
-
-@pytest.mark.parametrize("name", COMMANDS_NOW)
-def test_a_command_of_now_that_was_stopped_is_finished_by_repeating_it_later(store, name):
-    command = COMMANDS_NOW[name]
-    start = store.clock()
-    for writes in itertools.count():
-        fresh = store_on(Namespace(store.documents._inner))
-        for client_id in ("C1", "C2", "C3"):
-            add_client(fresh, a_client(client_id))
-        add_element(fresh, Panel(panel_id="P1", power_cap=400.0))
-        add_element(fresh, Panel(panel_id="P2", power_cap=300.0))
-        add_install(fresh, "panel", "P1", "C1", start - 10 * DAY)
-        add_install(fresh, "panel", "P2", "C3", start - 10 * DAY, until=start - 9 * DAY)
-        stopped = False
-        try:
-            command(store_on(Stopping(fresh.documents, writes)))
-        except Stopped:
-            stopped = True
-        fresh.clock = lambda: datetime.now(UTC) + timedelta(hours=1)
-        command(fresh)
-        there = state(fresh)
-        assert not command(fresh)  # nothing is left to do
-        assert state(fresh) == there
-        assert broken_rules(fresh) == []
-        element = fresh.element("panel", "P1").value
-        assert element.end_date == fresh.relations("panel", "P1").value.retired
-        if not stopped:
-            break
-    assert writes >= 2
 
 
 # two installers at once
