@@ -8,6 +8,7 @@ from selfgen.messages import EARLIEST_MS, MAX_BYTES, MAX_ID_BYTES, MESSAGE_TYPES
 
 #: How Flink writes what is not a composite, as regular expressions; a number so large is infinite.
 _STRING = r'"([^"\\]|\\.)*"'
+_STRING_NOT_NUMBER = r'"[^"\\]*[^"\\0-9][^"\\]*"'
 _INTEGER = "-?[0-9]+"
 _NUMBER = "-?[0-9.]+(E(-[0-9]+|[+]?([0-9]{1,2}|[12][0-9]{2})))?"
 
@@ -22,13 +23,24 @@ def _fields(topic: str) -> dict[str, tuple[tuple[msgspec.inspect.Type, ...], boo
     return fields
 
 
-def well_formed(topic: str, message: str, text: str) -> str:
+def known_fields(topic: str, text: str) -> str:
+    """Return the SQL text of only the fields that the contract knows, as compact JSON in order of their names."""
+    names = ",".join(f'"{name}"' for name in _fields(topic))
+    return f"JSON_QUERY({text}, '$[{names}]')"
+
+
+def number(known: str, name: str) -> str:
+    """Return the SQL number of a field of `known_fields`; NULL where it is absent or null."""
+    return f"""TRY_CAST(REGEXP_EXTRACT({known}, '[,{{]"{name}":([-+.0-9E]+)[,}}]', 1) AS DOUBLE)"""
+
+
+def well_formed(topic: str, message: str, text: str, known: str) -> str:
     """Return the SQL condition that a message is one JSON object whose known fields are of the contract's types.
 
     Parameters
     ----------
-    message, text
-        Its bytes, and their cast to a string.
+    message, text, known
+        Its bytes, their cast to a string, and its `known_fields`.
     """
     patterns = {
         msgspec.inspect.StrType: _STRING,
@@ -40,16 +52,18 @@ def well_formed(topic: str, message: str, text: str) -> str:
     described = []
     for name in sorted(fields):  # the order in which JSON_QUERY gives them
         kinds, required = fields[name]
-        one = f'"{name}":({"|".join(patterns[type(kind)] for kind in kinds)}),'
+        # JSON_VALUE cannot tell "7" from 7
+        either = any(isinstance(kind, msgspec.inspect.IntType) for kind in kinds)
+        texts = {msgspec.inspect.StrType: _STRING_NOT_NUMBER} if either else {}
+        one = f'"{name}":({"|".join((patterns | texts)[type(kind)] for kind in kinds)}),'
         described.append(one if required else f"({one})?")
-    names = ",".join(f'"{name}"' for name in fields)
-    # only the known fields, as compact JSON; a comma is put after the last as after the others
-    known = f"REGEXP_REPLACE(JSON_QUERY({text}, '$[{names}]'), '}}$', ',')"
+    # a comma stands after the last field as after the others
+    listed = f"CONCAT(SUBSTRING({known}, 1, CHAR_LENGTH({known}) - 1), ',')"
     return f"""
         CHAR_LENGTH({text}) <= {MAX_BYTES}
         AND (CHAR_LENGTH({text}) <= {MAX_BYTES // 4} OR CHAR_LENGTH(HEX({text})) <= {2 * MAX_BYTES})
         AND ENCODE({text}, 'UTF-8') = {message}
-        AND REGEXP({known}, '^[{{]{"".join(described)}$')
+        AND REGEXP({listed}, '^[{{]{"".join(described)}$')
         -- strict where JSON_QUERY is not: a field twice, something behind the object
         AND TRY_PARSE_JSON(CONCAT('[{{"":', {text}, '}}]')) IS NOT NULL"""
 

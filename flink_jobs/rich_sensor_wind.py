@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
-from flink_jobs.contract import element_id, known_time, limits, well_formed
+from flink_jobs.contract import element_id, known_fields, known_time, limits, number, well_formed
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
@@ -67,8 +67,7 @@ def columns(settings: Settings) -> str:
         appended_at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
         arrival AS PROCTIME(),
         event_time AS CASE WHEN {event_time} <= {ahead} THEN {event_time} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
-        WATERMARK FOR event_time AS
-            CASE WHEN event_time < appended_at THEN event_time ELSE appended_at END - {delay}"""
+        WATERMARK FOR event_time AS LEAST(event_time, appended_at) - {delay}"""
 
 
 def create_source(env: StreamTableEnvironment, settings: Settings, **options: str) -> str:
@@ -127,14 +126,17 @@ def build_pipeline(
     env.create_temporary_function("enrich", enrich)
     # holds for the duplicates only: windows are forgotten when they close
     env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
+    # UNNEST of one row keeps the planner from writing an expression out at each place that uses it
+    env.execute_sql(f"""
+        CREATE TEMPORARY VIEW message AS
+        SELECT event_time, arrival, known
+        FROM {source} CROSS JOIN UNNEST(ARRAY[{known_fields("wind", "text")}]) AS k (known)
+        WHERE {well_formed("wind", "message", "text", "known")}""")
+    values = f"""JSON_VALUE(known, '$.wind_id'), {number("known", "wind_speed")}, {number("known", "wind_direction")}"""
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
         SELECT wind_id, event_time, arrival, wind_speed, wind_direction
-        FROM (SELECT event_time, arrival,
-                     JSON_VALUE(text, '$.wind_id') AS wind_id,
-                     TRY_CAST(JSON_VALUE(text, '$.wind_speed') AS DOUBLE) AS wind_speed,
-                     TRY_CAST(JSON_VALUE(text, '$.wind_direction') AS DOUBLE) AS wind_direction
-              FROM {source} WHERE {well_formed("wind", "message", "text")})
+        FROM message CROSS JOIN UNNEST(ARRAY[ROW({values})]) AS v (wind_id, wind_speed, wind_direction)
         WHERE {known_time("event_time")} AND {element_id("wind_id")}
           AND {limits("wind", "wind_speed")} AND {limits("wind", "wind_direction")}""")
     env.execute_sql("""

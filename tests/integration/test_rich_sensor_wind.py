@@ -40,6 +40,7 @@ ODD = [
     '{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1,"temperature":true}',
     '{"wind_id":"w1","timestamp":1767225600001.5,"wind_speed":1}',
     '{"wind_id":"w1","timestamp":true,"wind_speed":1}',
+    '{"wind_id":"w1","timestamp":"1767225600001","wind_speed":1}',
     '{"wind_id":["w1"],"timestamp":1767225600001,"wind_speed":1}',
     '\ufeff{"wind_id":"w1","timestamp":1767225600001,"wind_speed":1}',
     "{'wind_id':'w1','timestamp':1767225600001,'wind_speed':1}",
