@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -266,6 +267,7 @@ def test_a_rehearsal_writes_nothing(connected, store, tmp_path, rejects):
 def test_the_past_of_an_import_is_computed_again(connected, tmp_path, rejects):
     marked = []
     store = store_on(Namespace(connected), mark_dirty=lambda topic, hours, reason: marked.append((topic, hours)))
+    store = replace(store, clock=lambda: NOW)
     bulk.import_file(store, written(tmp_path / "in.csv", GOOD), rejects)
     ((topic, hours),) = [each for each in marked if each[1]]
     assert topic == "panel"
