@@ -13,6 +13,7 @@ import typer
 
 from couchbase_admin.clients import add_client, known_client
 from couchbase_admin.installations import add_install, end_install, move_install
+from couchbase_admin.store import Versioned
 from couchbase_admin.terminal import (
     AsJson,
     DryRun,
@@ -21,6 +22,7 @@ from couchbase_admin.terminal import (
     complete_client,
     complete_element,
     fields_of,
+    given_moment,
     registry,
     said,
 )
@@ -60,6 +62,12 @@ def site_of(
     return fields_of(Period, texts, [])
 
 
+def start_of(relations: Versioned[Relations] | None, client_id: str) -> str:
+    """Return when a client's last period began, to be shown."""
+    periods = [] if relations is None else relations.value.periods
+    return next(shown(period.init_date) for period in reversed(periods) if period.client_id == client_id)
+
+
 def add(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="panel, light or wind.", autocompletion=lambda: list(KINDS))
@@ -91,7 +99,7 @@ def add(
         client = known_client(store, owner["client_id"]).value
         site = site_of(address, postal_code, latitude, longitude, variable_data)
         start = (
-            asked_moment("since", since, client.time_zone) if kind is None else moment(since or "now", client.time_zone)
+            asked_moment("since", since, client.time_zone) if kind is None else given_moment(since, client.time_zone)
         )
         changed = add_install(
             store,
@@ -103,7 +111,8 @@ def add(
             site=site,
         )
         after = store.relations(element_kind, named["element_id"])
-        sentence = f"client {client.client_id} has {element_kind} {named['element_id']} since {shown(start)}"
+        since_then = start_of(after, client.client_id) if start is None else shown(start)
+        sentence = f"client {client.client_id} has {element_kind} {named['element_id']} since {since_then}"
         said(changed, sentence, after, dry_run=dry_run, as_json=as_json)
 
 

@@ -54,15 +54,17 @@ def edit_client(store: RegistryStore, client_id: str, changes: Mapping[str, Any]
     return True
 
 
-def close_client(store: RegistryStore, client_id: str, at: datetime) -> bool:
+def close_client(store: RegistryStore, client_id: str, at: datetime | None = None) -> bool:
     """Close a client that has no elements any more; False where it is closed already.
+
+    Without an instant: now, or since when it is closed already.
 
     An installer may be giving it an element at this moment. So the client is closed first, then every element
     that is listed with it is touched: who read it before can no longer write it, who reads it now sees the
     client closed.
     """
-    at = instant(at)
     before = known_client(store, client_id)
+    at = instant(at or before.value.end_date or store.clock())
     if before.value.end_date is not None and before.value.end_date != at:
         raise Refused(f"client {client_id} is closed since {shown(before.value.end_date)}: there is nothing to do.")
     _refuse_installed(store, client_id, at)

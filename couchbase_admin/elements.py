@@ -61,12 +61,15 @@ def edit_element(store: RegistryStore, kind: Kind, element_id: str, changes: Map
     return True
 
 
-def retire_element(store: RegistryStore, kind: Kind, element_id: str, at: datetime) -> bool:
-    """Take an element out of service: nobody has it from then on; False where it is so already."""
-    at = _past(store, at)
+def retire_element(store: RegistryStore, kind: Kind, element_id: str, at: datetime | None = None) -> bool:
+    """Take an element out of service: nobody has it from then on; False where it is so already.
+
+    Without an instant: now, or since when it is so already.
+    """
     known_element(store, kind, element_id)
     before = store.relations(kind, element_id)
     relations = Relations(kind=kind, element_id=element_id) if before is None else before.value
+    at = _past(store, at or _retired_for(relations, None) or store.clock())
     after = retired(relations, at)
     if after is not relations:
         spans = changed_spans(relations.periods, after.periods)
@@ -75,20 +78,22 @@ def retire_element(store: RegistryStore, kind: Kind, element_id: str, at: dateti
     return after is not relations or ended
 
 
-def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: datetime) -> bool:
+def replace_element(store: RegistryStore, old_id: str, new: AnyElement, at: datetime | None = None) -> bool:
     """Put a new element in the place of a broken one; False where it is there already.
+
+    Without an instant: now, or since when it is there already.
 
     First the new element's document names the one it replaces. Then the old one's says, in one write, that it
     is retired and by what it is replaced: from then on its place is the new one's, whether or not this command
     lives to write that down there as well.
     """
-    at = _past(store, at)
     kind, new_id = kind_of(new), id_of(new)
     if old_id == new_id:
         raise Refused(f"{kind} {old_id} cannot replace itself: give the new one its own id.")
     known_element(store, kind, old_id)
     before = store.relations(kind, old_id)
     relations = Relations(kind=kind, element_id=old_id) if before is None else before.value
+    at = _past(store, at or _retired_for(relations, new_id) or store.clock())
     after = retired(relations, at, new_id)
     if after is not relations:
         add_element(store, new)
@@ -145,6 +150,11 @@ def known_element(store: RegistryStore, kind: Kind, element_id: str) -> Versione
     if element is None:
         raise Refused(f"{kind} {element_id} is not registered: add it first (selfgen element add {kind}).")
     return element
+
+
+def _retired_for(relations: Relations, replaced_by: str | None) -> datetime | None:
+    """Return when an element went out of service, where that was for this successor (or for none)."""
+    return relations.retired if relations.replaced_by == replaced_by else None
 
 
 def _past(store: RegistryStore, at: datetime) -> datetime:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from couchbase_admin.clients import known_client
 from couchbase_admin.elements import known_element
@@ -37,7 +39,7 @@ def add_install(
     kind: Kind,
     element_id: str,
     client_id: str,
-    since: datetime,
+    since: datetime | None = None,
     *,
     until: datetime | None = None,
     site: Mapping[str, Any] | None = None,
@@ -47,7 +49,7 @@ def add_install(
     Parameters
     ----------
     since, until
-        The period, `until` excluded; open where that is None.
+        The period, `until` excluded; open where that is None. Without a start: now, or since when it is so already.
     site
         The relation's own address, postal_code, latitude, longitude and variable_data.
 
@@ -60,18 +62,18 @@ def add_install(
     """
     period = Period(
         client_id=client_id,
-        init_date=instant(since),
+        init_date=instant(since or store.clock()),
         end_date=None if until is None else instant(until),
         **(site or {}),
     )
-    return _change(
-        store,
-        kind,
-        element_id,
-        f"installed at {client_id}",
-        lambda relations: opened(relations, period),
-        client_id=client_id,
-    )
+
+    def install(relations: Relations) -> Relations:
+        current = valid_at(relations.periods, period.init_date)
+        if since is None and current == replace(period, init_date=current.init_date if current else period.init_date):
+            return relations
+        return opened(relations, period)
+
+    return _change(store, kind, element_id, f"installed at {client_id}", install, client_id=client_id)
 
 
 def move_install(
@@ -79,30 +81,47 @@ def move_install(
     kind: Kind,
     element_id: str,
     client_id: str,
-    since: datetime,
+    since: datetime | None = None,
     *,
     site: Mapping[str, Any] | None = None,
     from_client: str | None = None,
 ) -> bool:
     """Give an element to another client from an instant on; False where it is so already.
 
-    One write closes a period and opens the next. `from_client`, where given, is who must have it until then.
+    One write closes a period and opens the next. `from_client`, where given, is who must have it until then. Without
+    an instant: now, or since when it is so already.
     """
-    since = instant(since)
+    start = instant(since or store.clock())
 
     def move(relations: Relations) -> Relations:
-        current = valid_at(relations.periods, since)
+        current = valid_at(relations.periods, start)
+        if since is None and current and current.client_id == client_id and not site:
+            return relations
         if from_client and current and current.client_id not in {from_client, client_id}:
             raise Refused(f"{described(relations, current)}, not {from_client}: look before you move it.")
-        return moved(relations, client_id, since, site)
+        return moved(relations, client_id, start, site)
 
     return _change(store, kind, element_id, f"moved to {client_id}", move, client_id=client_id)
 
 
-def end_install(store: RegistryStore, kind: Kind, element_id: str, at: datetime) -> bool:
-    """End the period that holds at an instant; False where it ends then already."""
-    at = instant(at)
-    return _change(store, kind, element_id, "ended", lambda relations: ended(relations, at))
+def end_install(store: RegistryStore, kind: Kind, element_id: str, at: datetime | None = None) -> bool:
+    """End the period that holds at an instant; False where it ends then already.
+
+    Without an instant: now, or when the last one ended.
+    """
+    end = instant(at or store.clock())
+
+    def finish(relations: Relations) -> Relations:
+        last = last_end(relations.periods, end)
+        return relations if at is None and last else ended(relations, end)
+
+    return _change(store, kind, element_id, "ended", finish)
+
+
+def last_end(periods: Sequence[Period], at: datetime) -> datetime | None:
+    """Return when the last period before an instant ended; None where there is none, or somebody has it then."""
+    over = [period.end_date for period in periods if period.end_date and period.end_date <= at]
+    return max(over) if over and valid_at(periods, at) is None else None
 
 
 def correct_install(

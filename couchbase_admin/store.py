@@ -269,16 +269,20 @@ class RegistryStore:
         return [(cast(Kind, kind), element_id) for kind, _, element_id in parted]
 
     def history(self, keys: Iterable[str]) -> list[Change]:
-        """Return every change of some documents, oldest first."""
-        changes: list[Change] = []
+        """Return every change of some documents, oldest first; those of one document in the order they were made.
+
+        Clocks of installers differ: a change counts as made no later than the one after it.
+        """
+        changes: list[tuple[datetime, Change]] = []
         heads = [msgspec.json.decode(stored.content, type=_Head) for stored in self.documents.get_many(keys).values()]
-        wanted = [head.last_change for head in heads if head.last_change]
-        while wanted:  # all chains at once, one step back each time
-            entries = self.documents.get_many(_change_key(change_id) for change_id in wanted)
+        before = {head.last_change: datetime.max.replace(tzinfo=UTC) for head in heads if head.last_change}
+        while before:  # all chains at once, one step back each time
+            entries = self.documents.get_many(_change_key(change_id) for change_id in before)
             step = [msgspec.json.decode(entry.content, type=Change) for entry in entries.values()]
-            changes += step
-            wanted = [change.previous for change in step if change.previous]
-        return sorted(reversed(changes), key=lambda change: change.at)
+            dated = [(min(change.at, before[change.change_id]), change) for change in step]
+            changes += dated
+            before = {change.previous: at for at, change in dated if change.previous}
+        return [change for _, change in sorted(reversed(changes), key=lambda dated: dated[0])]
 
     # writing
 

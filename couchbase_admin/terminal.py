@@ -226,14 +226,19 @@ def _completing(choices: Callable[[], Sequence[str]] | None) -> Iterator[None]:
         readline.set_completer(None)
 
 
-def asked_moment(label: str, text: str | None, time_zone: str | None, default: str = "now") -> datetime:
-    """Return an instant from an option; without it, ask on a terminal, else take the default."""
+def given_moment(text: str | None, time_zone: str | None) -> datetime | None:
+    """Return an instant from an option; None for `now`, which is what a repeated command meant the first time."""
+    return None if text in {None, "now"} else moment(str(text), time_zone)
+
+
+def asked_moment(label: str, text: str | None, time_zone: str | None) -> datetime | None:
+    """Return an instant from an option; without it, ask on a terminal. None for now."""
     if text is not None or not is_interactive():
-        return moment(text or default, time_zone)
+        return given_moment(text, time_zone)
     while True:
-        typed = out.input(f"{label} [dim](Enter: {default}; {time_zone or 'local'} clock)[/]: ").strip() or default
+        typed = out.input(f"{label} [dim](Enter: now; {time_zone or 'local'} clock)[/]: ").strip() or "now"
         try:
-            return moment(typed, time_zone)
+            return given_moment(typed, time_zone)
         except Refused as error:
             out.print(str(error), style="red", highlight=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from couchbase_admin.add_new_install import (
     Since,
     VariableData,
     site_of,
+    start_of,
 )
 from couchbase_admin.terminal import (
     AsJson,
@@ -32,6 +34,7 @@ from couchbase_admin.terminal import (
     complete_client,
     complete_id,
     fields_of,
+    given_moment,
     out,
     print_json,
     registry,
@@ -198,7 +201,7 @@ def client_close(
 
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         zone = known_client(store, client_id).value.time_zone
-        changed = close_client(store, client_id, moment(at, zone))
+        changed = close_client(store, client_id, given_moment(at, zone))
         stored = store.client(client_id)
         said(changed, f"client {client_id} is closed", stored, dry_run=dry_run, as_json=as_json)
 
@@ -268,14 +271,13 @@ def element_retire(
     as_json: AsJson = False,
 ) -> None:
     """Take an element out of service: nobody has it from then on."""
-    from couchbase_admin.elements import retire_element
+    from couchbase_admin.elements import known_element, retire_element
 
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         named = kind_named(kind)
-        instant = moment(at, _zone(store, named, element_id))
-        changed = retire_element(store, named, element_id, instant)
-        stored = store.element(named, element_id)
-        sentence = f"{kind} {element_id} is retired since {shown(instant)}"
+        changed = retire_element(store, named, element_id, given_moment(at, _zone(store, named, element_id)))
+        stored = known_element(store, named, element_id)
+        sentence = f"{kind} {element_id} is retired since {_told(stored.value.end_date)}"
         said(changed, sentence, stored, dry_run=dry_run, as_json=as_json)
 
 
@@ -302,20 +304,18 @@ def element_replace(
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         named = kind_named(kind)
         zone = _zone(store, named, old_id)
-        instant = moment(at, zone)
         changes = _changes(ELEMENT_TYPES[named], pairs or [], fixed=(ID_FIELD[named], "end_date"))
+        old = known_element(store, named, old_id).value
         registered = store.element(named, new_id)
-        if registered is not None and changes:
+        if registered is None:
+            new = successor_of(store, old, new_id, changes, local_date(moment(at, zone), zone))
+        elif any(getattr(registered.value, name) != value for name, value in changes.items()):
             raise Refused(f"{kind} {new_id} is registered already: edit it, or leave the fields out.")
-        new = (
-            registered.value
-            if registered
-            else successor_of(
-                store, known_element(store, named, old_id).value, new_id, changes, local_date(instant, zone)
-            )
-        )
-        changed = replace_element(store, old_id, new, instant)
-        sentence = f"{kind} {new_id} is in the place of {old_id} since {shown(instant)}"
+        else:
+            new = registered.value
+        changed = replace_element(store, old_id, new, given_moment(at, zone))
+        since = known_element(store, named, old_id).value.end_date
+        sentence = f"{kind} {new_id} is in the place of {old_id} since {_told(since)}"
         said(changed, sentence, new, dry_run=dry_run, as_json=as_json)
 
 
@@ -405,10 +405,11 @@ def install_move(
 
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         named = kind_named(kind)
-        instant = moment(since or "now", known_client(store, client_id).value.time_zone)
+        instant = given_moment(since, known_client(store, client_id).value.time_zone)
         site = site_of(address, postal_code, latitude, longitude, variable_data)
         changed = move_install(store, named, element_id, client_id, instant, site=site, from_client=from_client)
-        sentence = f"client {client_id} has {kind} {element_id} since {shown(instant)}"
+        since_then = start_of(store.relations(named, element_id), client_id) if instant is None else shown(instant)
+        sentence = f"client {client_id} has {kind} {element_id} since {since_then}"
         _said_relations(store, named, element_id, changed, sentence, dry_run=dry_run, as_json=as_json)
 
 
@@ -422,13 +423,14 @@ def install_end(
     as_json: AsJson = False,
 ) -> None:
     """End an installation: from then on nobody has the element."""
-    from couchbase_admin.installations import end_install
+    from couchbase_admin.installations import end_install, last_end
 
     with registry(operator, dry_run=dry_run, as_json=as_json) as store:
         named = kind_named(kind)
-        instant = moment(at, _zone(store, named, element_id))
+        instant = given_moment(at, _zone(store, named, element_id))
         changed = end_install(store, named, element_id, instant)
-        sentence = f"nobody has {kind} {element_id} since {shown(instant)}"
+        end = instant or last_end(_periods(store, named, element_id), store.clock())
+        sentence = f"nobody has {kind} {element_id} since {_told(end)}"
         _said_relations(store, named, element_id, changed, sentence, dry_run=dry_run, as_json=as_json)
 
 
@@ -589,6 +591,10 @@ def _period_text(period: dict[str, Any]) -> str:
         if name in period
     ]
     return " ".join([f"{period['client_id']} from {start}", *([f"to {end}"] if end else []), *site])
+
+
+def _told(at: datetime | None) -> str:
+    return "" if at is None else shown(at)
 
 
 def _text(value: Any) -> str:

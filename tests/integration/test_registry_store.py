@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import numpy as np
@@ -133,6 +134,15 @@ def test_history_tells_what_when_by_whom_before_and_after(documents, store):
     assert "address" not in before
     assert after == {**before, "address": "Calle Mayor 1"}
     assert changes[0].at <= changes[1].at
+
+
+def test_history_keeps_the_order_of_changes_though_clocks_differ(documents, store):
+    behind = replace(store_on(documents, "luis"), clock=lambda: NOW - DAY)
+    edit_client(behind, "C1", {"address": "Calle Mayor 1"})
+    edit_client(store, "C1", {"address": "Calle Mayor 2"})
+    told = [(change.key, change.action) for change in store.history([client_key("C2"), client_key("C1")])]
+    assert [action for key, action in told if key == client_key("C1")] == ["client added", *["client edited"] * 2]
+    assert told[2][0] == client_key("C2")
 
 
 # refused
@@ -277,6 +287,15 @@ COMMANDS = {
     "element replace": lambda store: replace_element(store, "P1", Panel(panel_id="P7", power_cap=5.0), NOW - 2 * DAY),
     "client close": lambda store: close_client(store, "C3", NOW - 2 * DAY),
 }
+#: The same without a time, as most are typed; a repetition comes later.
+COMMANDS_NOW = {
+    "install add": lambda store: add_install(store, "panel", "P2", "C2"),
+    "install move": lambda store: move_install(store, "panel", "P1", "C2"),
+    "install end": lambda store: end_install(store, "panel", "P1"),
+    "element retire": lambda store: retire_element(store, "panel", "P1"),
+    "element replace": lambda store: replace_element(store, "P1", Panel(panel_id="P7", power_cap=5.0)),
+    "client close": lambda store: close_client(store, "C3"),
+}
 
 
 def state(store: RegistryStore) -> dict[str, object]:
@@ -328,7 +347,7 @@ def test_stopped_between_any_two_writes_the_registry_is_consistent(connected, na
         changed = {key for key in after if there[key] != before[key]}
         assert all(there[key] == after[key] for key in changed), f"half done after {writes} writes: {there}"
         if any(key.startswith("owners") for key in changed):  # no hour that is to be computed again is lost
-            store.clock = lambda: NOW + timedelta(minutes=20)
+            store.clock = lambda: datetime.now(UTC) + timedelta(minutes=20)
             store.mark_dirty = mark
             store.mark_pending_hours()
             assert {hour for hour in expected_marks if hour[1] < NOW.timestamp() * 1000 - 3_600_000} <= marked
@@ -337,6 +356,36 @@ def test_stopped_between_any_two_writes_the_registry_is_consistent(connected, na
         assert state(store) == after
         assert broken_rules(store) == []
     assert writes >= 2  # the history's entry and the change, at least
+
+
+@pytest.mark.parametrize("name", COMMANDS_NOW)
+def test_a_command_of_now_that_was_stopped_is_finished_by_repeating_it_later(store, name):
+    command = COMMANDS_NOW[name]
+    start = store.clock()
+    for writes in itertools.count():
+        fresh = store_on(Namespace(store.documents._inner))
+        for client_id in ("C1", "C2", "C3"):
+            add_client(fresh, a_client(client_id))
+        add_element(fresh, Panel(panel_id="P1", power_cap=400.0))
+        add_element(fresh, Panel(panel_id="P2", power_cap=300.0))
+        add_install(fresh, "panel", "P1", "C1", start - 10 * DAY)
+        add_install(fresh, "panel", "P2", "C3", start - 10 * DAY, until=start - 9 * DAY)
+        stopped = False
+        try:
+            command(store_on(Stopping(fresh.documents, writes)))
+        except Stopped:
+            stopped = True
+        fresh.clock = lambda: datetime.now(UTC) + timedelta(hours=1)
+        command(fresh)
+        there = state(fresh)
+        assert not command(fresh)  # nothing is left to do
+        assert state(fresh) == there
+        assert broken_rules(fresh) == []
+        element = fresh.element("panel", "P1").value
+        assert element.end_date == fresh.relations("panel", "P1").value.retired
+        if not stopped:
+            break
+    assert writes >= 2
 
 
 # two installers at once
