@@ -1,4 +1,4 @@
-"""The registry: look-ups a second with a warm cache, the cold fill against plain get_multi, rows of an import a second.
+"""The registry: warm look-ups a second, the cold fill against plain get_multi, an import, how soon a move is in force.
 
 Cold fill and peer ask the same stand-in for the same documents in turns; the median counts, of ratios that of each
 turn's. The peer asks as one must, for a batch's panels and relations, then for the clients that these name, and does
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.form import Figure
 from benchmarks.servers import own_stack
 from couchbase_admin.bulk import import_file
 from couchbase_admin.clients import with_time_zone
+from couchbase_admin.installations import move_install
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
 from selfgen.clients.couchbase import connect
@@ -36,6 +38,7 @@ _TURNS = 7
 _LOOKUPS_A_SECOND = 100_000
 _SHARE_OF_GET_MULTI = 0.8
 _ROWS_A_SECOND = 2_000
+_IN_FORCE_S = 60.0
 
 _MIDNIGHT_MS = 1_767_225_600_000
 _DAY_MS = 86_400_000
@@ -47,6 +50,7 @@ def run(settings: Settings) -> list[Figure]:
         rows_a_second = _import(own)
         warm, batch_ms = _warm(own)
         ours, plain, read = _cold(own)
+        in_force_s = _in_force(own)
     return [
         Figure("look-ups, warm cache, one core", round(warm), "look-ups/s", bar=(">=", _LOOKUPS_A_SECOND)),
         Figure(f"a batch of {_BATCH}, 99 of 100 within", round(batch_ms, 2), "ms"),
@@ -55,6 +59,7 @@ def run(settings: Settings) -> list[Figure]:
         Figure("get_multi, documents read", round(median(read)), "documents/s"),
         Figure("cold fill / get_multi, documents read", _ratio(ours, read), ""),
         Figure("import", round(rows_a_second), "rows/s", bar=(">=", _ROWS_A_SECOND)),
+        Figure("a move is in force for the pipeline after", round(in_force_s, 1), "s", bar=("<=", _IN_FORCE_S)),
         Figure("elements", _ELEMENTS, "elements"),
     ]
 
@@ -138,6 +143,31 @@ def _cold(settings: Settings) -> tuple[list[float], list[float], list[float]]:
         looked_at.append(documents / _seconds(partial(get, read=True)))
         registry.close()
     return ours, plain, looked_at
+
+
+def _in_force(settings: Settings) -> float:
+    """Return how long after a move the pipeline's look-up, asked ten times a second, says so, s.
+
+    The element was read just before: the longest that it can take.
+    """
+    registry = Registry(settings)
+    store = RegistryStore.open(settings, "bench")
+    moved, others = "P0", [f"P{n}" for n in range(1, _BATCH)]
+
+    def owner() -> str:
+        found = registry.lookup("panel", [moved, *others], np.full(_BATCH, time.time_ns() // 1_000_000))
+        return str(found["client_id"].iloc[0])
+
+    before = owner()
+    after = _client(_ELEMENTS_OF_A_CLIENT)
+    move_install(store, "panel", moved, after, datetime.now(UTC))
+    began = time.monotonic()
+    while (now := owner()) == before and time.monotonic() < began + 2 * _IN_FORCE_S:
+        time.sleep(0.1)
+    registry.close()
+    if now != after:
+        raise AssertionError(f"{moved} is still {now}'s")
+    return time.monotonic() - began
 
 
 def _ratio(ours: list[float], theirs: list[float]) -> float:

@@ -40,9 +40,10 @@ from tenacity import (
     wait_exponential,
 )
 
-from kafka_consumers import documents, health, performance
+from kafka_consumers import documents, health
 from kafka_consumers.entrance import Bounds, Numbers, judge
 from kafka_consumers.store import Batch, Range, Store, Tally, message_id
+from selfgen import performance
 from selfgen.clients import kafka, mongo
 from selfgen.messages import Decoded, as_object, decode
 from selfgen.settings import Settings

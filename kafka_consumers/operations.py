@@ -10,8 +10,8 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from kafka_consumers.landing import PROCESSES
-from kafka_consumers.performance import Totals
 from selfgen.clients import kafka, mongo
+from selfgen.performance import Totals
 from selfgen.settings import Settings
 
 #: How many looks the trend covers.

@@ -38,7 +38,7 @@ LANDING = tuple(
     )
 )
 
-WIND = tuple(
+WIND_JOBS = tuple(
     Server(
         name=name,
         description=description,
@@ -52,6 +52,18 @@ WIND = tuple(
         ("rich_sensor_wind", "wind windows with place and owner", ("couchbase",)),
         ("write_sensor_wind", "wind reports and alarms", ()),
     )
+)
+
+WIND = (
+    *WIND_JOBS,
+    Server(
+        name="wind_performance",
+        description="throughput, lag and delay of the wind jobs",
+        needs=("kafka",),
+        command=lambda _settings: _module("flink_jobs.wind_performance"),
+        ready=_running,
+        stop_s=15,
+    ),
 )
 
 LIVE_FEED = Server(

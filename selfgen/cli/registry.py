@@ -491,7 +491,7 @@ def import_file(
     with registry(operator, dry_run=dry_run, as_json=as_json, show_writes=False) as store, progress(file) as advance:
         result = bulk.import_file(store, file, rejects or file.with_name(f"{file.name}.rejects.csv"), advance)
     if as_json:
-        print_json(msgspec.to_builtins(result))
+        print_json({**msgspec.to_builtins(result), "dry_run": dry_run})
     else:
         would = " would be" if dry_run else ""
         out.print(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
+from selfgen.clients import druid
 from selfgen.columns import DATASOURCES
 from selfgen.demo import run
 from selfgen.settings import Settings
@@ -72,6 +73,26 @@ def test_every_data_source_has_rows(report):
 def test_every_wind_reading_is_in_a_window_once(report):
     assert report["wind_samples"]["sent"] > 100
     assert report["wind_samples"]["in_windows"] == report["wind_samples"]["sent"]
+
+
+def test_operators_see_the_wind_jobs_at_work(report, settings):
+    @retry(stop=stop_after_delay(60), wait=wait_fixed(0.5), reraise=True)
+    def seen() -> None:
+        rows = druid.query(
+            settings,
+            "SELECT consumer, topic_id, SUM(messages) AS messages, SUM(lag) AS lag, MAX(delay_p95) AS delay"
+            " FROM topic_performance WHERE consumer LIKE '%_sensor_wind' AND consumer NOT LIKE 'streaming%'"
+            " GROUP BY 1, 2 ORDER BY 1",
+        )
+        assert [(row["consumer"], row["topic_id"]) for row in rows] == [
+            ("rich_sensor_wind", "wind"),
+            ("write_sensor_wind", "wind_rich"),
+        ]
+        assert rows[0]["messages"] >= report["topics"]["wind"]["produced"]
+        assert rows[1]["messages"] >= report["datasources"]["wind_report"]
+        assert all(row["delay"] > 0 for row in rows)
+
+    seen()
 
 
 def test_memory_is_within_bounds(report):

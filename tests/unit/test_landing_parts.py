@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from kafka_consumers import documents
 from kafka_consumers.entrance import Bounds, Numbers, judge
-from kafka_consumers.performance import DelaySketch
 from selfgen.cli.entrance import sparkline
 from selfgen.messages import as_object, decode
+from selfgen.performance import DelaySketch
 
 NOW_MS = 1_795_342_500_000
 
