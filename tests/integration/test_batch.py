@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dateutil.relativedelta import relativedelta
 from filelock import FileLock
 
 from couchbase_admin.add_new_element import add_element
@@ -42,7 +41,7 @@ class Plant:
         self.settings = settings
         self.entrance = Entrance(settings)
         self.end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - HOUR
-        self.month_ago = self.end - relativedelta(months=1) - 3 * HOUR
+        self.first = self.end - timedelta(days=2) - 3 * HOUR
         self.day_ago = self.end - timedelta(days=1) - 3 * HOUR
         self.store = RegistryStore.open(settings, "ana", mark_dirty=marker(settings))
         places = {"batch-c1": (27.7, 85.3, "Asia/Kathmandu"), "batch-c2": (40.4, -3.7, "Europe/Madrid")}
@@ -51,14 +50,14 @@ class Plant:
             add_client(self.store, Client(client_id=client_id, name=client_id, **place))
         for panel_id, client_id in zip(PANELS, places, strict=True):
             add_element(self.store, Panel(panel_id=panel_id, power_cap=3000.0))
-            add_install(self.store, "panel", panel_id, client_id, self.month_ago - timedelta(days=90))
+            add_install(self.store, "panel", panel_id, client_id, self.first - timedelta(days=90))
         self.landed = 0
         readings = [
             self.reading(panel_id, moment + minute * timedelta(minutes=1), 900.0 + number * 100 + minute)
             for number, panel_id in enumerate(PANELS)
-            for moment in (self.month_ago, self.day_ago, self.end - 3 * HOUR)
+            for moment in (self.first, self.day_ago, self.end - 3 * HOUR)
             for minute in range(0, 180, 4)
-            if (moment, minute) != (self.month_ago, 64)  # comes late
+            if (moment, minute) != (self.first, 64)  # comes late
         ]
         self.land(*readings)
 
@@ -91,7 +90,7 @@ class Plant:
 
     def from_nothing(self) -> dict[str, list[str]]:
         shutil.rmtree(self.settings.lake_dir / "panel")
-        start = self.month_ago.replace(minute=0) - 2 * HOUR
+        start = self.first.replace(minute=0) - 2 * HOUR
         rich_panel.run(self.settings, [(start, self.end)])
         write_panel.run(self.settings, start, self.end)
         return self.rows()
@@ -125,20 +124,16 @@ def plant(stack):
 
 
 def test_hours_that_ended_are_computed_once(plant: Plant) -> None:
-    before = plant.rows()
     assert plant.catch_up() == []
-    assert plant.from_nothing() == before
-    [with_month] = druid.query(
-        plant.settings,
-        "SELECT COUNT(diff_last_month) AS n, COUNT(diff_last_day) AS d FROM panel_report WHERE panel_id = 'batch-p2'",
+    [compared] = druid.query(
+        plant.settings, "SELECT COUNT(diff_last_day) AS days FROM panel_report WHERE panel_id = 'batch-p2'"
     )
-    assert with_month["n"] > 0
-    assert with_month["d"] > 0
+    assert compared["days"] > 0
 
 
 def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant: Plant) -> None:
     before = plant.rows()
-    plant.land(plant.reading("batch-p2", plant.month_ago + timedelta(minutes=64), 1234.5))
+    plant.land(plant.reading("batch-p2", plant.first + timedelta(minutes=64), 1234.5))
     marks = mongo.dirty_hours(plant.settings, "panel", 2**41)
     for line in ("computes", "replaces"):
         plant.killed(line)
@@ -151,41 +146,30 @@ def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant:
     assert plant.from_nothing() == after
 
 
-def test_a_corrected_reading_mends_what_depends_on_it(plant: Plant) -> None:
+def test_a_correction_and_a_move_after_the_fact_mend_what_depends_on_them(plant: Plant, monkeypatch) -> None:
     before = plant.rows()
     plant.land(plant.reading("batch-p1", plant.day_ago + timedelta(minutes=8), 5.0))
-    [done] = plant.catch_up()
-    assert done["changed"] == 1
-    after = plant.rows()
-    assert after["panel_report"] != before["panel_report"]
-    assert plant.from_nothing() == after
-
-
-def test_a_move_after_the_fact_mends_what_depends_on_it(plant: Plant) -> None:
-    before = plant.rows()
-    move_install(plant.store, "panel", "batch-p1", "batch-c2", plant.month_ago + timedelta(minutes=75))
-    plant.catch_up()
-    after = plant.rows()
-    assert after["panel_report"] != before["panel_report"]
-    assert plant.from_nothing() == after
-
-
-def test_a_mark_that_is_renewed_meanwhile_stays(plant: Plant, monkeypatch) -> None:
-    hour_ms = plant.month_ago.replace(minute=0).timestamp() * 1000
     database = mongo.database(plant.settings)
-    mongo.mark_dirty(database, "panel", [int(hour_ms)], "test")
+    now_ms = round(plant.end.timestamp() * 1000)
+    marked = [mark.hour_ms for mark in mongo.dirty_hours(plant.settings, "panel", now_ms)]
     replace = write_panel.run
 
     def renewed(*arguments):
-        mongo.mark_dirty(database, "panel", [int(hour_ms)], "meanwhile")
+        mongo.mark_dirty(database, "panel", marked, "meanwhile")
         return replace(*arguments)
 
-    monkeypatch.setattr(write_panel, "run", renewed)
-    now_ms = round(plant.end.timestamp() * 1000)
-    runner.run_pass(plant.settings, "panel", GO_ON, print, now_ms)
-    assert [mark.hour_ms for mark in mongo.dirty_hours(plant.settings, "panel", now_ms)] == [hour_ms]
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(write_panel, "run", renewed)
+        done = runner.run_pass(plant.settings, "panel", GO_ON, print, now_ms)
+    assert done["changed"] == 1
+    corrected = plant.rows()
+    assert corrected["panel_report"] != before["panel_report"]
+    assert [mark.hour_ms for mark in mongo.dirty_hours(plant.settings, "panel", now_ms)] == marked  # it stays
+    move_install(plant.store, "panel", "batch-p1", "batch-c2", plant.first + timedelta(minutes=75))
     plant.catch_up()
+    moved = plant.rows()
+    assert moved["panel_report"] != corrected["panel_report"]
+    assert plant.from_nothing() == moved
 
 
 def test_a_second_runner_waits_and_finds_nothing_to_do(plant: Plant) -> None:
@@ -217,7 +201,7 @@ def test_a_reading_sent_again_after_its_hour_expired_empties_nothing(plant: Plan
     database = mongo.database(plant.settings)
     until_ms = round((plant.day_ago - HOUR).replace(minute=0).timestamp() * 1000)
     assert mongo.expire(database, "panel", until_ms, timedelta(0)) > 0
-    plant.entrance.send(plant.reading("batch-p1", plant.month_ago + timedelta(minutes=80), 7.0))
+    plant.entrance.send(plant.reading("batch-p1", plant.first + timedelta(minutes=80), 7.0))
     with plant.entrance.landing():
         while not mongo.dirty_hours(plant.settings, "panel", until_ms):
             threading.Event().wait(0.1)
@@ -225,7 +209,7 @@ def test_a_reading_sent_again_after_its_hour_expired_empties_nothing(plant: Plan
     assert done["left"] == 4
     assert done["computed"] == []
     assert plant.rows() == before
-    start = (plant.month_ago + HOUR).replace(minute=0)
+    start = (plant.first + HOUR).replace(minute=0)
     with pytest.raises(RawRemoved, match="no longer kept"):
         rich_panel.run(plant.settings, [(start, start + HOUR)])
     # the mark keeps nothing from being removed again

@@ -126,6 +126,7 @@ def test_hours_are_replaced_and_no_others(settings: Settings, tmp_path: Path) ->
     assert druid.replace(settings, "panel_report", [empty], START, START + HOUR).rows == 0
     assert set(energy_by_hour(settings, START, 2)) == {"11"}
     assert druid.replace(settings, "panel_report", [], START + HOUR, START + 2 * HOUR).rows == 0
+    assert druid.replace(settings, "panel_report", [], START - 9 * HOUR, START - 8 * HOUR).rows == 0  # never had any
     assert energy_by_hour(settings, START, 2) == {}
     druid.replace(settings, "panel_report", [file], START, START + 2 * HOUR)
     assert sum(n for n, _ in energy_by_hour(settings, START, 2).values()) == 1000
@@ -238,62 +239,3 @@ def test_a_replace_outlives_a_killed_server(stack: Stack, settings: Settings, tm
 
 def running_tasks(settings: Settings) -> list[str]:
     return [row["task_id"] for row in druid.query(settings, "SELECT task_id FROM sys.tasks WHERE status = 'RUNNING'")]
-
-
-class Feed:
-    """Devices' reports that come all the time, in transactions, each with a number of its own in `samples`."""
-
-    ROWS = 50
-
-    def __init__(self, settings: Settings, client_id: str) -> None:
-        self.settings, self.client_id, self.sent = settings, client_id, 0
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        producer = kafka.producer(self.settings, **{"transactional.id": self.client_id, "delivery.timeout.ms": 30_000})
-        producer.init_transactions(30)
-        while not self._over.wait(0.2):
-            row = {"timestamp": milliseconds(datetime.now(UTC)), "wind_id": "W", "client_id": self.client_id}
-            producer.begin_transaction()
-            for number in range(self.sent, self.sent + self.ROWS):
-                producer.produce("wind_report", json.dumps(row | {"samples": number}).encode())
-            producer.commit_transaction(30)
-            self.sent += self.ROWS
-
-    def stop(self) -> None:
-        self._over.set()
-
-    def queryable(self) -> tuple[int, int]:
-        """Return how many rows queries see, and how many different ones; none while Druid cannot answer."""
-        sql = "SELECT samples, COUNT(*) AS n FROM wind_report WHERE client_id = %(client)s GROUP BY 1"
-        try:
-            rows = druid.query(self.settings, sql, {"client": self.client_id})
-        except druid.DruidError:
-            return 0, 0
-        return sum(row["n"] for row in rows), len(rows)
-
-
-def test_a_stream_outlives_each_killed_server(stack: Stack, settings: Settings) -> None:
-    druid.apply_supervisors(settings)
-    feed = Feed(settings, "killed")
-
-    def caught_up() -> None:
-        sent = feed.sent
-        wait_for(lambda: feed.queryable()[1] >= sent, timeout_s=90)
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(feed.run)
-        try:
-            wait_for(lambda: feed.sent > 0 or running.done())
-            caught_up()
-            for name in ("indexer", "coordinator", "broker"):
-                killed, before = stack.pid(name), feed.sent
-                os.kill(killed, signal.SIGKILL)
-                wait_for(lambda before=before: feed.sent > before or running.done())
-                caught_up()
-                wait_for(lambda name=name, killed=killed: stack.pid(name) not in (None, killed))
-        finally:
-            feed.stop()
-        running.result()
-    wait_for(lambda: feed.queryable() == (feed.sent, feed.sent), timeout_s=90)
-    stack.up("druid")
