@@ -1,88 +1,56 @@
-"""The message contract as Flink SQL needs it, derived from the message types."""
+"""The message contract for the Flink format `contract`, described from the message types.
+
+The format (`stack/flink`) judges each message in Java as it is read, by this description.
+"""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import msgspec
 
-from selfgen.messages import EARLIEST_MS, MAX_BYTES, MAX_ID_BYTES, MESSAGE_TYPES
+from selfgen.messages import (
+    EARLIEST_MS,
+    LATEST_MS,
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_ID_BYTES,
+    MAX_TIME_LENGTH,
+    MESSAGE_TYPES,
+)
 
-#: How Flink writes what is not a composite, as regular expressions; a number so large is infinite.
-_STRING = r'"([^"\\]|\\.)*"'
-_STRING_NOT_NUMBER = r'"[^"\\]*[^"\\0-9][^"\\]*"'
-_INTEGER = "-?[0-9]+"
-_NUMBER = "-?[0-9.]+(E(-[0-9]+|[+]?([0-9]{1,2}|[12][0-9]{2})))?"
-
-
-def _fields(topic: str) -> dict[str, tuple[tuple[msgspec.inspect.Type, ...], bool]]:
-    """Return the types that each field of a message may have, and whether it is required."""
-    fields = {}
-    for described in msgspec.inspect.type_info(MESSAGE_TYPES[topic]).fields:
-        kinds = described.type.types if isinstance(described.type, msgspec.inspect.UnionType) else (described.type,)
-        plain = tuple(kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind for kind in kinds)
-        fields[described.name] = (plain, described.required)
-    return fields
+SQL_TYPES = {"id": "STRING", "time": "TIMESTAMP_LTZ(3)", "number": "DOUBLE"}
 
 
-def known_fields(topic: str, text: str) -> str:
-    """Return the SQL text of only the fields that the contract knows, as compact JSON in order of their names."""
-    names = ",".join(f'"{name}"' for name in _fields(topic))
-    return f"JSON_QUERY({text}, '$[{names}]')"
+def fields(topic: str) -> list[dict[str, Any]]:
+    """Return what each declared field of a topic's messages must be, as the format takes it."""
+    described = msgspec.inspect.type_info(MESSAGE_TYPES[topic]).fields
+    return [{"name": field.name, "required": field.required} | _value(field.type) for field in described]
 
 
-def number(known: str, name: str) -> str:
-    """Return the SQL number of a field of `known_fields`; NULL where it is absent or null."""
-    return f"""TRY_CAST(REGEXP_EXTRACT({known}, '[,{{]"{name}":([-+.0-9E]+)[,}}]', 1) AS DOUBLE)"""
+def _value(type_: msgspec.inspect.Type) -> dict[str, Any]:
+    kinds = type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,)
+    plain = [kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind for kind in kinds]
+    if any(isinstance(kind, msgspec.inspect.IntType) for kind in plain):
+        return {"kind": "time", "least": EARLIEST_MS, "most": LATEST_MS, "max_length": MAX_TIME_LENGTH}
+    if any(isinstance(kind, msgspec.inspect.StrType) for kind in plain):
+        return {"kind": "id", "max_length": MAX_ID_BYTES}
+    number = next(kind for kind in plain if isinstance(kind, msgspec.inspect.FloatType))
+    limits = {"least": number.ge, "most": number.le, "below": number.lt}
+    return {"kind": "number"} | {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def well_formed(topic: str, message: str, text: str, known: str) -> str:
-    """Return the SQL condition that a message is one JSON object whose known fields are of the contract's types.
-
-    Parameters
-    ----------
-    message, text, known
-        Its bytes, their cast to a string, and its `known_fields`.
-    """
-    patterns = {
-        msgspec.inspect.StrType: _STRING,
-        msgspec.inspect.IntType: _INTEGER,
-        msgspec.inspect.FloatType: _NUMBER,
-        msgspec.inspect.NoneType: "null",
-    }
-    fields = _fields(topic)
-    described = []
-    for name in sorted(fields):  # the order in which JSON_QUERY gives them
-        kinds, required = fields[name]
-        # JSON_VALUE cannot tell "7" from 7
-        either = any(isinstance(kind, msgspec.inspect.IntType) for kind in kinds)
-        texts = {msgspec.inspect.StrType: _STRING_NOT_NUMBER} if either else {}
-        one = f'"{name}":({"|".join((patterns | texts)[type(kind)] for kind in kinds)}),'
-        described.append(one if required else f"({one})?")
-    # a comma stands after the last field as after the others
-    listed = f"CONCAT(SUBSTRING({known}, 1, CHAR_LENGTH({known}) - 1), ',')"
-    return f"""
-        CHAR_LENGTH({text}) <= {MAX_BYTES}
-        AND (CHAR_LENGTH({text}) <= {MAX_BYTES // 4} OR CHAR_LENGTH(HEX({text})) <= {2 * MAX_BYTES})
-        AND ENCODE({text}, 'UTF-8') = {message}
-        AND REGEXP({listed}, '^[{{]{"".join(described)}$')
-        -- strict where JSON_QUERY is not: a field twice, something behind the object
-        AND TRY_PARSE_JSON(CONCAT('[{{"":', {text}, '}}]')) IS NOT NULL"""
+def description(topic: str) -> str:
+    """Return the format's option: what a topic's messages must be, as JSON."""
+    return json.dumps({"max_bytes": MAX_BYTES, "max_depth": MAX_DEPTH, "fields": fields(topic)})
 
 
-def limits(topic: str, name: str) -> str:
-    """Return the SQL condition that a numeric field is within the contract's limits, or absent where it may be."""
-    kinds, required = _fields(topic)[name]
-    number = next(kind for kind in kinds if isinstance(kind, msgspec.inspect.FloatType))
-    bounds = ((">=", number.ge), ("<=", number.le), ("<", number.lt))
-    inside = " AND ".join(f"{name} {sign} {bound}" for sign, bound in bounds if bound is not None)
-    return f"({inside})" if required else f"({name} IS NULL OR {inside})"
+def columns(topic: str) -> str:
+    """Return the declared fields of a topic's messages as the inside of a CREATE TABLE."""
+    return ", ".join(f"`{field['name']}` {SQL_TYPES[field['kind']]}" for field in fields(topic))
 
 
-def element_id(name: str) -> str:
-    """Return the SQL condition that an element's id is one: not empty, not too long, without control characters."""
-    digits = f"CHAR_LENGTH(HEX({name}))"  # two for each byte of UTF-8
-    return f"{name} <> '' AND {digits} <= {2 * MAX_ID_BYTES} AND NOT REGEXP({name}, '[\\x00-\\x1f\\x7f-\\x9f]')"
-
-
-def known_time(name: str) -> str:
-    """Return the SQL condition that a time is not before the contract's earliest."""
-    return f"{name} >= TO_TIMESTAMP_LTZ({EARLIEST_MS}, 3)"
+def options(topic: str) -> dict[str, str]:
+    """Return the table options that read a topic's messages by the contract; those that break it are no rows."""
+    return {"format": "contract", "contract.description": description(topic)}

@@ -1,7 +1,7 @@
 """RichSensorWind: topic `wind` → one-second windows for each sensor, with place and owner → topic `wind_rich`.
 
-    wind ─► well-formed readings ─► each once ─┬─► in time: 1 s windows ─► enrichment valid at the window ─► wind_rich
-                                               └─► too late for its window ────────────────────────────────► wind_late
+    wind ─► what the contract takes ─► each once ─┬─► in time: 1 s windows ─► enrichment valid then ─► wind_rich
+                                                  └─► too late for its window ──────────────────────► wind_late
 
 All of it is Flink SQL but the enrichment, a vectorised look-up in the registry's cache.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flink_jobs import keeper, runtime
-from flink_jobs.contract import element_id, known_fields, known_time, limits, number, well_formed
+from flink_jobs import contract, keeper, runtime
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
@@ -24,23 +23,12 @@ NAME = "rich_sensor_wind"
 #: A late reading, and how many whole seconds of event time the others were past it.
 LATE_DDL = "`timestamp` BIGINT, wind_id STRING, wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT"
 
+#: The time of a reading that is too far ahead to have one.
+NO_TIME = "TO_TIMESTAMP_LTZ(0, 3)"
+
 #: Whether a reading's window has closed: the very condition on which Flink drops it.
 IS_LATE = """COALESCE(
     CURRENT_WATERMARK(event_time) >= FLOOR(event_time TO SECOND) + INTERVAL '0.999' SECOND, FALSE)"""
-
-
-def event_ms(time: str) -> str:
-    """Return epoch ms of a text that is RFC 3339 with an offset, or epoch ms already; else NULL."""
-    return rf"""
-        CASE WHEN REGEXP({time}, '^[0-9]{{1,15}}$') THEN CAST({time} AS BIGINT)
-             WHEN REGEXP({time}, '^\d{{4}}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$') THEN
-                 UNIX_TIMESTAMP(CONCAT(SUBSTRING({time}, 1, 10), ' ', SUBSTRING({time}, 12, 8))) * 1000
-                 + COALESCE(CAST(RPAD(REGEXP_EXTRACT({time}, '\.(\d{{1,3}})', 1), 3, '0') AS BIGINT), 0)
-                 - COALESCE(
-                     CAST(CONCAT(REGEXP_EXTRACT({time}, '([+-])\d\d:\d\d$', 1), '1') AS BIGINT) * 60000 * (
-                         60 * CAST(REGEXP_EXTRACT({time}, '[+-](\d\d):\d\d$', 1) AS BIGINT)
-                         + CAST(REGEXP_EXTRACT({time}, '[+-]\d\d:(\d\d)$', 1) AS BIGINT)), 0)
-        END"""
 
 
 def epoch_ms(time: str) -> str:
@@ -51,22 +39,17 @@ def epoch_ms(time: str) -> str:
 def columns(settings: Settings) -> str:
     """Return the source's columns.
 
-    A reading without a usable time, or far ahead of the broker's clock, gets the time 1970: it moves no watermark
-    (which may not be NULL), and is left out of the windows. One that is a little ahead moves the watermark only to
-    when the broker had it, so that a fast clock does not make the other sensors late.
+    A reading far ahead of the broker's clock gets the time 1970: it moves no watermark (which may not be NULL), and is
+    left out of the windows. One that is a little ahead moves the watermark only to when the broker had it, so that a
+    fast clock does not make the other sensors late.
     """
-    # one computed column cannot refer to another
-    text = "CAST(message AS STRING)"
-    sent = event_ms(f"JSON_VALUE({text}, '$.timestamp')")
-    event_time = f"TO_TIMESTAMP_LTZ({sent}, 3)"
     ahead = f"appended_at + INTERVAL '{MAX_AHEAD_MS // 1000}' SECOND(3)"
     delay = f"INTERVAL '{settings.wind_watermark_delay_ms / 1000:.3f}' SECOND"
     return f"""
-        message BYTES,
-        text AS {text},
+        {contract.columns("wind")},
         appended_at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
         arrival AS PROCTIME(),
-        event_time AS CASE WHEN {event_time} <= {ahead} THEN {event_time} ELSE TO_TIMESTAMP_LTZ(0, 3) END,
+        event_time AS CASE WHEN `timestamp` <= {ahead} THEN `timestamp` ELSE {NO_TIME} END,
         WATERMARK FOR event_time AS LEAST(event_time, appended_at) - {delay}"""
 
 
@@ -78,8 +61,7 @@ def create_source(env: StreamTableEnvironment, settings: Settings, **options: st
     **options
         Of the Kafka connector, over the job's own.
     """
-    own = {
-        "format": "raw",
+    own = contract.options("wind") | {
         "scan.startup.mode": "earliest-offset",
         "scan.watermark.idle-timeout": f"{settings.wind_idle_s} s",
     }
@@ -119,26 +101,17 @@ def enrichment(settings: Settings):
 def build_pipeline(
     env: StreamTableEnvironment, settings: Settings, source: str, sink: str, late: str, enrich
 ) -> StatementSet:
-    """Return the job from a table of raw readings to a table of enriched windows and one of late readings.
+    """Return the job from a table of readings to a table of enriched windows and one of late readings.
 
     Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both.
     """
     env.create_temporary_function("enrich", enrich)
     # holds for the duplicates only: windows are forgotten when they close
     env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
-    # UNNEST of one row keeps the planner from writing an expression out at each place that uses it
-    env.execute_sql(f"""
-        CREATE TEMPORARY VIEW message AS
-        SELECT event_time, arrival, known
-        FROM {source} CROSS JOIN UNNEST(ARRAY[{known_fields("wind", "text")}]) AS k (known)
-        WHERE {well_formed("wind", "message", "text", "known")}""")
-    values = f"""JSON_VALUE(known, '$.wind_id'), {number("known", "wind_speed")}, {number("known", "wind_direction")}"""
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
         SELECT wind_id, event_time, arrival, wind_speed, wind_direction
-        FROM message CROSS JOIN UNNEST(ARRAY[ROW({values})]) AS v (wind_id, wind_speed, wind_direction)
-        WHERE {known_time("event_time")} AND {element_id("wind_id")}
-          AND {limits("wind", "wind_speed")} AND {limits("wind", "wind_direction")}""")
+        FROM {source} WHERE event_time <> {NO_TIME}""")
     env.execute_sql("""
         CREATE TEMPORARY VIEW once AS
         SELECT wind_id, event_time, wind_speed, wind_direction

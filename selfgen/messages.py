@@ -33,6 +33,8 @@ MAX_BYTES = 256 * 1024
 MAX_AHEAD_MS = 5 * 60 * 1000
 #: Earlier event times are a clock that was never set, or seconds sent as milliseconds.
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z
+#: The end of the calendar; a greater number is no time.
+LATEST_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
 #: Longest element id, bytes of UTF-8.
 MAX_ID_BYTES = 128
 #: Longest timestamp, characters.
@@ -283,7 +285,6 @@ _CONTRACTS = {topic: _Contract(topic, type_) for topic, type_ in MESSAGE_TYPES.i
 _Instant = Annotated[datetime, Meta(tz=True)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_LATEST_MS = 253_402_300_800_000  # the year 10000
 _LONGEST_INTEGER = 20  # characters of a 64-bit integer and its sign
 _LONGEST_QUOTE = 60
 
@@ -397,12 +398,12 @@ def _event_times(times: list[int | str]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _event_time_ms(time: int | str) -> int:
     if isinstance(time, int):
-        return time if 0 <= time <= _LATEST_MS else -1
+        return time if 0 <= time <= LATEST_MS else -1
     if len(time) > MAX_TIME_LENGTH:
         return -1
     try:
         return (msgspec.convert(time, _Instant) - _EPOCH) // _MILLISECOND
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter of half a surrogate pair
         return -1
 
 
@@ -439,10 +440,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class _LongInteger(float):
+    """An integer of more than 64 bits: a measured field takes it as the float that it is, a store only so."""
+
+
 def _integer(digits: str) -> int | float:
-    """Return an integer of 64 bits, or infinity for a longer one, which no field and no store takes."""
     number = int(digits) if len(digits) <= _LONGEST_INTEGER else math.inf
-    return number if -(2**63) <= number < 2**63 else math.inf
+    return number if -(2**63) <= number < 2**63 else _LongInteger(digits)
 
 
 def _check_storable(value: Any, path: str, depth: int = 1) -> None:
@@ -451,7 +455,7 @@ def _check_storable(value: Any, path: str, depth: int = 1) -> None:
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise _Refusal("malformed_json", f"{path} holds half a surrogate pair")
     elif isinstance(value, float):
-        if not math.isfinite(value):
+        if not math.isfinite(value) or isinstance(value, _LongInteger):
             raise _Refusal("out_of_range", f"{path} holds a number that is not finite or does not fit 64 bits")
     elif isinstance(value, dict | list):
         if depth > MAX_DEPTH:

@@ -1,10 +1,12 @@
-"""The servers' jars, brought by Maven into `build/jars`, once for every change of a pom."""
+"""The servers' jars in `build/jars`: brought by Maven, once for every change of a pom, and Flink's format made here."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import subprocess
+import tempfile
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,25 +28,35 @@ POMS = {
     "flink": "flink/lib",
     "couchbase": "couchbase",
 }
+#: Java of this project for Flink's processes, compiled against the jars among which it is put.
+FORMAT = "flink_format"
+FORMAT_JAR = "flink/lib/selfgen-flink-format.jar"
 
 
-def _sources(pom: str) -> list[Path]:
-    return [HERE / pom / "pom.xml", *sorted((HERE / pom).rglob("*.java"))]
+def _sources(name: str) -> list[Path]:
+    if name == FORMAT:
+        return sorted(path for path in (HERE / FORMAT).rglob("*") if path.is_file())
+    return [HERE / name / "pom.xml", *sorted((HERE / name).rglob("*.java"))]
 
 
-def _digest(pom: str) -> str:
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in _sources(pom))).hexdigest()
+def _digest(name: str) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in _sources(name))).hexdigest()
 
 
-def _stamp(settings: Settings, pom: str) -> Path:
-    return settings.jars_dir / "stamps" / pom.replace("/", "-")
+def _stamp(settings: Settings, name: str) -> Path:
+    return settings.jars_dir / "stamps" / name.replace("/", "-")
+
+
+def _is_current(settings: Settings, name: str) -> bool:
+    stamp = _stamp(settings, name)
+    return stamp.exists() and stamp.read_text() == _digest(name)
 
 
 def missing(settings: Settings) -> list[str]:
-    """Return the poms whose jars are not there, or not those of the pom as it is."""
-    return [
-        pom for pom in POMS if not _stamp(settings, pom).exists() or _stamp(settings, pom).read_text() != _digest(pom)
-    ]
+    """Return the poms whose jars are not there, or not those of the pom as it is; and likewise Flink's format."""
+    found = [pom for pom in POMS if not _is_current(settings, pom)]
+    there = "flink" not in found and (settings.jars_dir / FORMAT_JAR).exists() and _is_current(settings, FORMAT)
+    return found if there else [*found, FORMAT]
 
 
 def copy_jars(pom: Path, target: Path, work: Path) -> None:
@@ -80,8 +92,28 @@ def _complete_flink(lib: Path) -> None:
         (lib / jar.name).symlink_to(jar)
 
 
+def _compile_format(settings: Settings) -> None:
+    """Compile Flink's format; the jar is replaced at once, so that a process that runs keeps the one it has read."""
+    jar = settings.jars_dir / FORMAT_JAR
+    with tempfile.TemporaryDirectory(dir=jar.parent.parent) as work:
+        folder, made = Path(work) / "classes", Path(work) / jar.name
+        java = [str(path) for path in _sources(FORMAT) if path.suffix == ".java"]
+        command = ["javac", "--release", "17", "-Xlint:all", "-Werror", "-d", str(folder)]
+        command += ["-cp", f"{jar.parent}/*", *java]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError("Flink's format could not be compiled", done.stdout)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            for root in (folder, HERE / FORMAT):
+                for path in sorted(root.rglob("*")):
+                    if path.is_file() and path.suffix != ".java":
+                        archive.write(path, path.relative_to(root))
+        made.replace(jar)
+    _stamp(settings, FORMAT).write_text(_digest(FORMAT))
+
+
 def install(settings: Settings, progress: Callable[[str], None] = lambda _text: None) -> list[str]:
-    """Bring every jar that is missing, two poms at a time; return the poms that were brought."""
+    """Bring or make every jar that is missing, two poms at a time; return what was brought."""
     (settings.jars_dir / "stamps").mkdir(parents=True, exist_ok=True)
     with FileLock(settings.jars_dir / "install.lock"):
         wanted = missing(settings)
@@ -92,5 +124,8 @@ def install(settings: Settings, progress: Callable[[str], None] = lambda _text: 
             progress(f"jars of {pom}: there")
 
         with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(bring, wanted))
+            list(pool.map(bring, [name for name in wanted if name in POMS]))
+        if FORMAT in wanted:
+            progress("jar of Flink's format: compiling")
+            _compile_format(settings)
     return wanted

@@ -5,6 +5,13 @@ FROM maven:3.9-eclipse-temurin-17 AS connectors
 COPY stack/flink/pom.xml /pom/pom.xml
 RUN mvn -q -B -f /pom/pom.xml -Dout=/jars package
 
+# the project's own format, compiled against the very jars that run it
+FROM maven:3.9-eclipse-temurin-17 AS format
+COPY --from=flink:2.3.0-scala_2.12-java17 /opt/flink/lib /flink
+COPY stack/flink_format /format
+RUN javac --release 17 -cp '/flink/*' -d /classes $(find /format -name '*.java') && mkdir /jars \
+    && jar --create --file /jars/selfgen-flink-format.jar -C /classes . -C /format META-INF
+
 FROM flink:2.3.0-scala_2.12-java17
 USER root
 ENV VIRTUAL_ENV=/app/.venv UV_PYTHON_INSTALL_DIR=/opt/python PATH=/app/.venv/bin:$PATH
@@ -18,6 +25,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3-venv &&
 
 # one class path for the cluster and for the clients that submit to it
 COPY --from=connectors /jars/ /opt/flink/lib/
+COPY --from=format /jars/ /opt/flink/lib/
 RUN cp /opt/flink/opt/flink-python-*.jar /opt/flink/lib/ \
     && mkdir -p build/jars/flink && ln -s /opt/flink/lib build/jars/flink/lib \
     && mkdir -p /data/lake /data/checkpoints /data/ha /data/stack && ln -s /opt/flink/conf /data/stack/flink \

@@ -131,6 +131,13 @@ def test_wrong_type(fields: dict[str, Any]) -> None:
     assert reason(panel(**fields)) == "wrong_type"
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**30])
+def test_a_measured_value_may_be_a_long_integer_and_an_unknown_one_not(number: int) -> None:
+    alone, beside = decode("panel", [panel(temperature=number), panel(temperature=number, note=1)], NOW_MS).messages
+    assert as_object(alone)["temperature"] == as_object(beside)["temperature"] == float(number)
+    assert reason(panel(note=number)) == "out_of_range"
+
+
 @pytest.mark.parametrize("element_id", ["", "x" * 129, "é" * 65, "a\nb", "a\x7fb", "a\u0085b"])
 def test_bad_id(element_id: str) -> None:
     assert reason(panel(panel_id=element_id)) == "bad_id"
@@ -175,6 +182,7 @@ def test_event_times(timestamp: Any, event_time_ms: int) -> None:
         None,
         {},
         "0001-01-01T00:00:00+14:00",
+        "2026-11-22T10:15:00\ud800Z",
     ],
 )
 def test_bad_timestamp(timestamp: Any) -> None:
