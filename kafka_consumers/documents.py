@@ -278,6 +278,9 @@ def _template(shape: _Shape) -> tuple[ByteMatrix, dict[str, int]]:
 _ID_AT = 13  # document's length, type and name of "_id", text's length
 _KAFKA_BYTES = len(bson.encode({"partition": 0, "offset": Int64(0)})) + 1  # and the document's own end
 
+#: A field that only readings have that a person changed.
+_SUPERSEDED = b"\x04superseded\0"
+
 
 def split(concatenated: bytes) -> dict[bytes, bytes]:
     """Return the documents of a raw batch by their `_id`."""
@@ -303,6 +306,66 @@ def same_value(stored: bytes, new: bytes) -> bool:
     if stored[place : place + size] == new[place : place + size]:
         return True
     return bool(bson.decode(stored)["msg_value"] == bson.decode(new)["msg_value"])
+
+
+def succeeding(stored: bytes, new: bytes) -> bytes:
+    """Return a document that takes a stored one's place; what a person did to that one is still known of it."""
+    if _SUPERSEDED not in stored:
+        return new
+    before = bson.decode(stored)
+    if "superseded" not in before:
+        return new
+    return bson.encode(_with(bson.decode(new), revision=before["revision"], superseded=before["superseded"]))
+
+
+def was_superseded(stored: bytes, new: bytes) -> bool:
+    """Tell whether a document holds values that a person took away from the stored one."""
+    if _SUPERSEDED not in stored:
+        return False
+    value = _values(bson.decode(new)["msg_value"])
+    return any(_values(before) == value for before in bson.decode(stored).get("superseded", ()))
+
+
+def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool) -> dict[str, Any]:
+    """Return a decoded document with another message, as a person wants it.
+
+    Parameters
+    ----------
+    stored : dict
+        The document as it is.
+    value : dict
+        Its message from now on.
+    deleted : bool
+        Whether that is no reading any more.
+    """
+    before = [] if stored.get("deleted") else [stored["msg_value"]]
+    superseded = [
+        taken for taken in [*stored.get("superseded", []), *before] if deleted or _values(taken) != _values(value)
+    ]
+    plain = {name: field for name, field in stored.items() if name not in {"revision", "superseded", "deleted"}}
+    marks = {"revision": stored.get("revision", 0) + 1, "superseded": superseded}
+    return _with({**plain, "msg_value": value}, **marks, **({"deleted": True} if deleted else {}))
+
+
+def revision(encoded: bytes) -> int | None:
+    """Return how often a person changed the reading; None for never."""
+    return bson.decode(encoded).get("revision") if _SUPERSEDED in encoded else None
+
+
+def unchanged(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the filter of a document as long as neither the device nor a person has changed it."""
+    return {"_id": stored["_id"], "kafka": stored["kafka"], "revision": stored.get("revision")}
+
+
+def _with(document: dict[str, Any], **marks: Any) -> dict[str, Any]:
+    """Return a document with further fields before those at its end, whose place is known."""
+    head = {name: field for name, field in document.items() if name not in ("received_at", "kafka")}
+    return head | marks | {name: document[name] for name in ("received_at", "kafka")}
+
+
+def _values(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message without its time, which may be written in several ways."""
+    return {name: value for name, value in message.items() if name != "timestamp"}
 
 
 def origin(encoded: bytes) -> tuple[int, int]:

@@ -98,6 +98,10 @@ class Rejected(Exception):
     """MongoDB refuses documents of a batch for themselves; trying again would not help."""
 
 
+class _Changed(Exception):
+    """A reading to be replaced was changed by a person, or removed, since it was looked at."""
+
+
 def partition_id(topic: str, partition: int) -> str:
     """Return the `_id` of a partition's progress."""
     return f"{topic}|{partition:04d}"
@@ -211,6 +215,13 @@ class Store:
         pymongo.errors.PyMongoError
             When MongoDB is away; the same batch may be written again.
         """
+        while True:
+            try:
+                return self._land(batch)
+            except _Changed:
+                continue
+
+    def _land(self, batch: Batch) -> dict[int, Tally | None]:
         outcomes, replacements = self._insert(batch)
         self._raise_alarms(batch.alarms)
         hours = batch.event_times_ms // HOUR_MS * HOUR_MS
@@ -265,15 +276,15 @@ class Store:
         self, batch: Batch, partition: int, tally: Tally, places: Sequence[int], hours_ms: Sequence[int]
     ) -> bool:
         """Advance a partition's progress and replace stored readings, both or neither."""
-        replacements = [
-            ReplaceOne({"_id": batch.ids[place]}, RawBSONDocument(batch.documents[place])) for place in places
-        ]
+        replacements = [_replacement(batch, place) for place in places]
 
         def together(session: ClientSession) -> bool:
             if not self._advance(batch, partition, tally, session):
                 session.abort_transaction()
                 return False
-            self.database["topic"].bulk_write(replacements, ordered=False, session=session)
+            done = self.database["topic"].bulk_write(replacements, ordered=False, session=session)
+            if done.matched_count != len(replacements):
+                raise _Changed
             if batch.topic in BATCH_TOPICS:
                 mark_dirty(self.database, batch.topic, hours_ms, "replaced", session)
             return True
@@ -414,6 +425,12 @@ class Store:
         return found
 
 
+def _replacement(batch: Batch, place: int) -> ReplaceOne[Document]:
+    """Return the replacement of a stored reading, unless a person has changed it since it was looked at."""
+    encoded = batch.documents[place]
+    return ReplaceOne({"_id": batch.ids[place], "revision": documents.revision(encoded)}, RawBSONDocument(encoded))
+
+
 def _tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtype[np.int8]]) -> Tally:
     here = outcomes[batch.partitions == partition]
     return Tally(
@@ -456,11 +473,15 @@ def _classified(
         stored = current.setdefault(identity, batch.documents[first[identity]])
         if documents.same_message(stored, new):
             continue
-        if documents.same_value(stored, new) or _is_older(new, stored):
+        if (
+            documents.same_value(stored, new)
+            or _is_older(new, stored)
+            or documents.was_superseded(stored, new)  # a person took it away
+        ):
             outcomes[place] = DUPLICATE
         else:
             outcomes[place] = REPLACED
-            current[identity] = new
+            current[identity] = batch.documents[place] = documents.succeeding(stored, new)
             replacements[identity] = place
     return outcomes, list(replacements.values())
 

@@ -17,7 +17,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SUBJECTS = ("stack", "demo", "simulate", "registry", "landing", "jobs", "batch", "druid", "measure", "dashboards")
+SUBJECTS = (
+    "stack",
+    "demo",
+    "simulate",
+    "registry",
+    "landing",
+    "raw",
+    "jobs",
+    "batch",
+    "druid",
+    "measure",
+    "dashboards",
+)
 
 for _subject in SUBJECTS:
     importlib.import_module(f"selfgen.cli.{_subject}").register(app)

@@ -35,6 +35,27 @@ def reported() -> Iterator[None]:
         fail("stopped", 130)
 
 
+@contextmanager
+def servers() -> Iterator[None]:
+    """Say in one line which server does not answer."""
+    from confluent_kafka import KafkaException
+    from pymongo.errors import PyMongoError
+
+    with reported():
+        try:
+            yield
+        except KafkaException as error:
+            raise CommandError(
+                f"Kafka does not answer ({error.args[0].str()}); start it with 'selfgen stack up kafka', "
+                "or set SELFGEN_KAFKA_BOOTSTRAP"
+            ) from error
+        except PyMongoError as error:
+            raise CommandError(
+                f"MongoDB does not answer ({str(error).partition(' (configured')[0]}); start it with "
+                "'selfgen stack up mongodb', or set SELFGEN_MONGODB_URL"
+            ) from error
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON for scripts: plain, one document."""
     typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from selfgen.cli.console import CommandError, fail, out, print_json, reported
+from selfgen.cli.console import CommandError, fail, out, print_json, reported, servers
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -34,14 +30,6 @@ class LandTopic(StrEnum):
     LIGHT = "light"
     PANEL = "panel"
     ALL = "all"
-
-
-class Form(StrEnum):
-    """How readings are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSONL = "jsonl"
 
 
 OneTopic = Annotated[Topic, typer.Argument(help="The topic.")]
@@ -66,7 +54,6 @@ def register(app: typer.Typer) -> None:
             "Messages that were refused: which, why, and landing them after all.",
             {"list": list_rejected, "show": show_rejected, "replay": replay_rejected},
         ),
-        "raw": ("Raw readings in MongoDB.", {"find": find_raw}),
         "ops": ("The entrance of the topics, for operators.", {"topics": watch_topics}),
     }
     for name, (help_text, commands) in subjects.items():
@@ -74,27 +61,6 @@ def register(app: typer.Typer) -> None:
         for command, function in commands.items():
             group.command(command)(function)
         app.add_typer(group, name=name)
-
-
-@contextmanager
-def _servers() -> Iterator[None]:
-    """Say in one line which server does not answer."""
-    from confluent_kafka import KafkaException
-    from pymongo.errors import PyMongoError
-
-    with reported():
-        try:
-            yield
-        except KafkaException as error:
-            raise CommandError(
-                f"Kafka does not answer ({error.args[0].str()}); start it with 'selfgen stack up kafka', "
-                "or set SELFGEN_KAFKA_BOOTSTRAP"
-            ) from error
-        except PyMongoError as error:
-            raise CommandError(
-                f"MongoDB does not answer ({str(error).partition(' (configured')[0]}); start it with "
-                "'selfgen stack up mongodb', or set SELFGEN_MONGODB_URL"
-            ) from error
 
 
 def land(
@@ -122,7 +88,7 @@ def apply_topics(as_json: Json = False) -> None:
     from selfgen.clients.kafka import ensure_topics
     from selfgen.settings import get_settings
 
-    with _servers():
+    with servers():
         done = ensure_topics(get_settings())
     if as_json:
         print_json(done)
@@ -139,7 +105,7 @@ def show_topics(as_json: Json = False) -> None:
     from selfgen.settings import get_settings
 
     settings = get_settings()
-    with _servers():
+    with servers():
         states = describe_topics(settings)
     declared: dict[str, dict[str, Any]] = {
         name: {"partitions": spec.partitions or settings.partitions, **spec.config()} for name, spec in TOPICS.items()
@@ -216,7 +182,7 @@ def list_rejected(
     from selfgen.clients.mongo import database
     from selfgen.settings import get_settings
 
-    with _servers():
+    with servers():
         groups = rejected.groups(database(get_settings()), _choice(topic, reason, since))
     if as_json:
         print_json(groups)
@@ -247,7 +213,7 @@ def show_rejected(
     from selfgen.clients.mongo import database
     from selfgen.settings import get_settings
 
-    with _servers():
+    with servers():
         store = database(get_settings())
         if identity is None:
             found = list(rejected.alarms(store, _choice(topic, reason, since), limit))
@@ -278,7 +244,7 @@ def replay_rejected(
     from selfgen.settings import get_settings
 
     settings = get_settings()
-    with _servers(), closing(Registry(settings)) as registry:
+    with servers(), closing(Registry(settings)) as registry:
         tallies, still_refused = rejected.replay(
             settings, _choice(topic, reason, since), lambda name: lookup_in(registry, name)
         )
@@ -312,69 +278,6 @@ def _short(time_: datetime) -> str:
     return f"{time_:%Y-%m-%d %H:%M:%S}"
 
 
-# raw readings
-
-
-def find_raw(
-    element_id: Annotated[str, typer.Argument(help="The element.")],
-    topic: Annotated[Topic, typer.Option(help="Its topic.")] = Topic.PANEL,
-    start: Annotated[
-        datetime | None,
-        typer.Option("--from", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="UTC; an hour ago."),
-    ] = None,
-    end: Annotated[
-        datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="UTC; now."),
-    ] = None,
-    form: Annotated[Form, typer.Option("--format", help="How they are printed.")] = Form.TABLE,
-) -> None:
-    """Print an element's raw readings in order of time."""
-    from selfgen.clients.mongo import find_readings
-    from selfgen.settings import get_settings
-
-    now = datetime.now(UTC)
-    from_ms, to_ms = (
-        int((given.replace(tzinfo=UTC) if given else default).timestamp() * 1000)
-        for given, default in ((start, now - timedelta(hours=1)), (end, now))
-    )
-    with _servers():
-        if from_ms >= to_ms:
-            raise CommandError("--from must be before --to")
-        found = find_readings(get_settings(), topic, element_id, from_ms, to_ms)
-        _print_readings((_flat(document) for document in found), form)
-
-
-def _flat(document: dict[str, Any]) -> dict[str, Any]:
-    message = dict(document["msg_value"])
-    message.pop("timestamp")
-    return {
-        "time": document["timestamp"].astimezone(UTC).isoformat(timespec="milliseconds"),
-        **message,
-        "client_id": document.get("client_id"),
-        "received_at": document["received_at"].astimezone(UTC).isoformat(timespec="milliseconds"),
-    }
-
-
-def _print_readings(readings: Iterable[dict[str, Any]], form: Form) -> None:
-    from rich.table import Table
-
-    if form is Form.JSONL:
-        for reading in readings:
-            typer.echo(json.dumps(reading, ensure_ascii=False))
-        return
-    rows = list(readings)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if form is Form.CSV:
-        writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return
-    table = Table(*names)
-    for row in rows:
-        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
-    out.print(table if rows else "no readings")
-
-
 # operators
 
 
@@ -390,7 +293,7 @@ def watch_topics(
     from selfgen.cli.entrance import picture
     from selfgen.settings import get_settings
 
-    with _servers():
+    with servers():
         watch = Watch(get_settings())
         watch.look()
         time.sleep(min(every, 1.0))

@@ -352,7 +352,8 @@ def _await_served(settings: Settings, datasource: str, start: datetime, end: dat
             f"datasources/{datasource}/loadstatus?forceMetadataRefresh=true&simple=true&interval={interval}",
             allowed=(204, 404),
         )
-        waiting = answer.json().get(datasource, 0) if answer.status_code == 200 else 0
+        # of a range without segments it says so in words, with 200 or 204
+        waiting = answer.json().get(datasource, 0) if answer.text.startswith("{") else 0
         if waiting:
             return int(waiting)
         unknown_to_broker = query(

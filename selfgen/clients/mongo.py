@@ -3,6 +3,7 @@
 | collection | holds | `_id` |
 | --- | --- | --- |
 | `topic` | raw readings, clustered by `_id` | topic, event time in ms, element: `panel|1767225600000|p1` |
+| `topic_history` | what people changed of raw readings, and why | the reading's, number of its change |
 | `topic_alarm` | refused messages, other alarms | topic, partition, offset: `panel|0000|000000000000042` |
 | `dirty_hours` | hours that landing touched | topic, hour in ms: `panel|1767225600000` |
 | `expired_hours` | hours whose readings were removed by their age | as `dirty_hours` |
@@ -80,6 +81,8 @@ def ensure_collections(settings: Settings) -> None:
             _create(found, name, clusteredIndex={"key": {"_id": 1}, "unique": True, "name": "identity"})
         for name in ("dirty_hours", "expired_hours", "batch_progress", "landing_progress"):
             _create(found, name)
+        _create(found, "topic_history")
+        found["topic_history"].create_index([("element_id", 1), ("_id", 1)], name="element")
         _keep_alarms(found, int(settings.alarm_retention_days * 86_400))
 
 
@@ -101,6 +104,11 @@ def _create(found: Database[Document], name: str, **options: Any) -> None:
 def reading_id(topic: str, event_time_ms: int, element_id: str = "") -> str:
     """Return the identity of a reading; without an element, the start of all readings of that instant."""
     return f"{topic}|{event_time_ms:0{_TIME_DIGITS}d}|{element_id}"
+
+
+def reading_time(identity: str) -> int:
+    """Return the event time in the identity of a reading, epoch ms."""
+    return int(identity.split("|", 2)[1])
 
 
 def time_range(topic: str, start_ms: int, end_ms: int) -> Document:
@@ -128,7 +136,7 @@ def read_readings(
     -------
     pandas.DataFrame
         `element_id` (str), `time` (int64, epoch ms) and each value field (float64, NaN where absent), in
-        order of element and time.
+        order of element and time. A reading with none of these fields, as a deleted one, is left out.
     """
     projection = {"_id": 1, **{f"msg_value.{name}": 1 for name in value_fields}}
     identities: list[str] = []
@@ -155,7 +163,9 @@ def _frame(topic: str, identities: list[str], values: list[Document], value_fiel
     columns: dict[str, Any] = {"element_id": elements.take(codes[order]), "time": times_ms[order]}
     for name in value_fields:
         columns[name] = np.array([value.get(name) for value in values], dtype=np.float64)[order]
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    present = frame[list(value_fields)].notna().any(axis=1)
+    return frame if present.all() else frame[present].reset_index(drop=True)
 
 
 def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int, end_ms: int) -> Iterator[Document]:
@@ -164,7 +174,7 @@ def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int
     MongoDB reads the readings of all elements in that range to find them: keep it as short as the question.
     """
     with connect(settings) as client:
-        chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id}
+        chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id, "deleted": None}
         yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
 
 

@@ -124,6 +124,8 @@ def test_hours_are_replaced_and_no_others(settings: Settings, tmp_path: Path) ->
     assert energy_by_hour(settings, START, 2) == {"10": (3, pytest.approx(0.3)), "11": (500, pytest.approx(25_000.0))}
     empty = write(tmp_path / "c.json.gz", [])
     assert druid.replace(settings, "panel_report", [empty], START, START + HOUR).rows == 0
+    never = START + 1000 * HOUR
+    assert druid.replace(settings, "panel_report", [empty], never, never + HOUR).rows == 0  # nor was there ever any
     assert set(energy_by_hour(settings, START, 2)) == {"11"}
     assert druid.replace(settings, "panel_report", [], START + HOUR, START + 2 * HOUR).rows == 0
     assert druid.replace(settings, "panel_report", [], START - 9 * HOUR, START - 8 * HOUR).rows == 0  # never had any
