@@ -114,6 +114,13 @@ class _Entry(msgspec.Struct, gc=False):
             )
         return found
 
+    def variable_data(self, position: int) -> dict[str, Any] | None:
+        """Return what is written of the element and of its period at a position; None where nothing was ever read."""
+        if self.element is None:
+            return None if self.read_at < 0 else {}
+        own = self.element.variable_data
+        return {**own, **self.periods[position].variable_data} if position < len(self.periods) else own
+
 
 class Registry:
     """Look-ups for the pipeline.
@@ -144,7 +151,7 @@ class Registry:
         return Registry, (self._settings,)
 
     def lookup(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> pd.DataFrame:
-        """Return what is known of elements at event times.
+        """Return what is known of elements at event times; see also `variable_data`.
 
         Parameters
         ----------
@@ -162,13 +169,7 @@ class Registry:
             then. `known`: the element is in the registry. `stale`: Couchbase did not answer in time, and this is
             what was known before (nothing, where `known` is False as well).
         """
-        times = np.asarray(event_times_ms, dtype=np.int64)
-        codes, unique = pd.factorize(np.asarray(element_ids, dtype=object))
-        ids: list[str] = unique.tolist()
-        if len(codes) != len(times):
-            raise ValueError(f"{len(codes)} element ids, but {len(times)} event times")
-        entries, stale = self._current(kind, ids)
-        positions = _positions_valid_at(entries, codes, times)
+        entries, stale, codes, positions = self._valid_at(kind, element_ids, event_times_ms)
         answers = [
             entries[code].answer(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
         ]
@@ -177,10 +178,26 @@ class Registry:
             name: np.array(values, dtype=np.float64 if name in _FLOATS else object)
             for name, values in zip(COLUMNS, columns, strict=True)
         }
-        data["known"] = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(ids))[codes]
+        data["known"] = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(entries))[
+            codes
+        ]
         data["stale"] = stale[codes]
-        LOOKUPS.inc(len(times))
+        LOOKUPS.inc(len(codes))
         return pd.DataFrame(data, copy=False)
+
+    def variable_data(
+        self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike
+    ) -> list[dict[str, Any] | None]:
+        """Return elements' `variable_data` at event times, that of the period over the element's own.
+
+        Empty for an element that is not in the registry; None where Couchbase did not answer in time and nothing was
+        known before.
+        """
+        entries, _, codes, positions = self._valid_at(kind, element_ids, event_times_ms)
+        return [
+            entries[code].variable_data(position)
+            for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
+        ]
 
     def history(self, kind: Kind, element_ids: Iterable[str]) -> pd.DataFrame:
         """Return every period of elements, with what is known in each.
@@ -208,11 +225,11 @@ class Registry:
                 element_id,
                 *entry.borders[2 * position : 2 * position + 2],
                 *entry.answer(position),
-                {**entry.element.variable_data, **period.variable_data},
+                entry.variable_data(position),
             )
             for element_id, entry in zip(ids, entries, strict=True)
             if entry.element is not None
-            for position, period in enumerate(entry.periods)
+            for position in range(len(entry.periods))
         ]
         frame = pd.DataFrame(rows, columns=["element_id", "init", "end", *COLUMNS, "variable_data"])
         open_ended = frame["end"] == _ALWAYS
@@ -229,6 +246,17 @@ class Registry:
             self._reader = None
 
     # the cache
+
+    def _valid_at(
+        self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike
+    ) -> tuple[list[_Entry], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]:
+        """Return an entry for each distinct id, whether it is stale, and of each row its entry and its period."""
+        times = np.asarray(event_times_ms, dtype=np.int64)
+        codes, unique = pd.factorize(np.asarray(element_ids, dtype=object))
+        if len(codes) != len(times):
+            raise ValueError(f"{len(codes)} element ids, but {len(times)} event times")
+        entries, stale = self._current(kind, unique.tolist())
+        return entries, stale, codes, _positions_valid_at(entries, codes, times)
 
     def _current(
         self, kind: Kind, ids: Sequence[str], *, patient: bool = False

@@ -1,12 +1,13 @@
 """WriteSensorWind: topic `wind_rich` → topics `wind_report` and `wind_alarm`, which Druid takes in as they come.
 
 wind_rich ─┬─► wind_report
-           └─► windows by sensor ─► high wind raised, cleared ─► wind_alarm
+           └─► own thresholds ─► by area: who moved last ─► by sensor: incidents raised, cleared ─► wind_alarm
+
+The alarms' definitions are those of `selfgen.wind_alarms`; here are only their state, their timers and their order.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
@@ -21,10 +22,18 @@ WINDOW_COLUMNS = ("timestamp", *(column.name for column in DATASOURCES["wind_rep
 ALARM_COLUMNS = ("timestamp", *(column.name for column in DATASOURCES["wind_alarm"]))
 
 
-def create_source(env: StreamTableEnvironment, settings: Settings) -> str:
-    """Create the table of topic `wind_rich`."""
-    source = runtime.kafka_source(settings, "wind_rich", NAME, **{"scan.startup.mode": "earliest-offset"})
-    env.execute_sql(f"CREATE TABLE wind_rich ({runtime.ddl(DATASOURCES['wind_report'])}) WITH ({source})")
+def create_source(env: StreamTableEnvironment, settings: Settings, **options: str) -> str:
+    """Create the table of topic `wind_rich`; without a checkpoint it is read from its first window.
+
+    Parameters
+    ----------
+    **options
+        Of the Kafka connector, over the job's own.
+    """
+    own = {"scan.startup.mode": "earliest-offset"}
+    source = runtime.kafka_source(settings, "wind_rich", NAME, **own | options)
+    columns = f"{runtime.ddl(DATASOURCES['wind_report'])}, kafka_partition INT METADATA FROM 'partition' VIRTUAL"
+    env.execute_sql(f"CREATE TABLE wind_rich ({columns}) WITH ({source})")
     return "wind_rich"
 
 
@@ -35,29 +44,120 @@ def create_sink(env: StreamTableEnvironment, settings: Settings, topic: str) -> 
     return topic
 
 
+def own_thresholds(settings: Settings):
+    """Return the vectorised look-up `(wind_id, event_ms) → JSON text` of what concerns alarms in `variable_data`.
+
+    It is NULL where nothing is known because Couchbase is away: then what was known before holds.
+    """
+    from pyflink.table import DataTypes
+    from pyflink.table.udf import ScalarFunction, udf
+
+    class OwnThresholds(ScalarFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
+        def eval(self, wind_ids, event_ms):
+            import msgspec
+            import pandas as pd
+
+            found = self.registry.variable_data("wind", wind_ids.to_numpy(), event_ms.to_numpy())
+            texts = [
+                None if data is None else msgspec.json.encode({"alarms": data.get("alarms", {})}).decode()
+                for data in found
+            ]
+            return pd.Series(texts, dtype=object)
+
+    return udf(OwnThresholds(), result_type=DataTypes.STRING(), func_type="pandas")
+
+
+def area_function():
+    """Return the keyed function: windows of one area → each with when its neighbours moved."""
+    import msgspec
+    from pyflink.common import Types
+    from pyflink.datastream import KeyedProcessFunction
+    from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+    from selfgen.thresholds import WindThresholds
+    from selfgen.wind_alarms import Mover, follow_area
+
+    class Area(KeyedProcessFunction):
+        def open(self, runtime_context):
+            self.anchors = runtime_context.get_map_state(MapStateDescriptor("anchors", Types.STRING(), Types.DOUBLE()))
+            self.movers = runtime_context.get_state(ValueStateDescriptor("movers", Types.STRING()))
+
+        def process_element(self, value, ctx):
+            window, partition, own = value
+            text, before = self.movers.value(), self.anchors.get(window["wind_id"])
+            movers = msgspec.json.decode(text, type=list[Mover]) if text else []
+            anchor, after, neighbours = follow_area(before, movers, window, WindThresholds.read(own).stuck)
+            if anchor != before:
+                self.anchors.put(window["wind_id"], anchor)
+            if after != movers:
+                self.movers.update(msgspec.json.encode(after).decode())
+            yield window, partition, own, neighbours
+
+    return Area()
+
+
 def alarm_function():
-    """Return the keyed function: windows of one sensor → its alarms; the state is `selfgen.alarms`' own, as JSON."""
+    """Return the keyed function: windows of one sensor → its alarms.
+
+    A processing-time timer asks whether a sensor is silent. It is set again by itself, not by each window, and never
+    twice: `watched` says that there is one. After a restart it fires for all of the time it was away.
+    """
+    import msgspec
     from pyflink.common import Types
     from pyflink.datastream import KeyedProcessFunction
     from pyflink.datastream.state import ValueStateDescriptor
 
-    from selfgen.alarms import high_wind
+    from selfgen.thresholds import WindThresholds
+    from selfgen.wind_alarms import Kept, Progress, follow, next_look_s, silence
 
     class Alarms(KeyedProcessFunction):
         def open(self, runtime_context):
-            self.state = runtime_context.get_state(ValueStateDescriptor("high_wind", Types.STRING()))
+            self.state = runtime_context.get_state(ValueStateDescriptor("sensor", Types.STRING()))
+            self.progress = Progress()
 
         def process_element(self, value, ctx):
-            kept = self.state.value()
-            state, events = high_wind(json.loads(kept) if kept else None, dict(zip(WINDOW_COLUMNS, value, strict=True)))
-            self.state.update(json.dumps(state))
-            for event in events:
-                yield tuple(event[name] for name in ALARM_COLUMNS)
+            window, partition, own, neighbours = value
+            kept = self._kept()
+            kept.partition, kept.own = partition, kept.own if own is None else own
+            self.progress.note(partition, window["wind_id"], window["timestamp"])
+            kept.sensor, rows = follow(kept.sensor, window, WindThresholds.read(kept.own), neighbours)
+            if not kept.watched:
+                self._watch(kept, ctx)
+            yield from self._keep(kept, rows)
+
+        def on_timer(self, timestamp, ctx):
+            kept = self._kept()
+            self.progress.note(kept.partition, ctx.get_current_key())
+            others = self.progress.of(kept.partition)
+            kept.sensor, rows = silence(kept.sensor, others, WindThresholds.read(kept.own))
+            self._watch(kept, ctx)
+            yield from self._keep(kept, rows)
+
+        def _watch(self, kept, ctx):
+            others = self.progress.of(kept.partition)
+            wait_s = next_look_s(kept.sensor, others, WindThresholds.read(kept.own))
+            kept.watched = wait_s is not None
+            if kept.watched:
+                timers = ctx.timer_service()
+                timers.register_processing_time_timer(timers.current_processing_time() + round(wait_s * 1000))
+
+        def _kept(self):
+            text = self.state.value()
+            return msgspec.json.decode(text, type=Kept) if text else Kept()
+
+        def _keep(self, kept, rows):
+            self.state.update(msgspec.json.encode(kept).decode())
+            return [tuple(row[name] for name in ALARM_COLUMNS) for row in rows]
 
     return Alarms()
 
 
-def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm: str) -> StatementSet:
+def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm: str, thresholds) -> StatementSet:
     """Return the job from a table of enriched windows to tables of reports and alarms."""
     from pyflink.common import Row, Types
 
@@ -65,14 +165,30 @@ def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm:
     row_type = Types.ROW_NAMED(
         list(ALARM_COLUMNS), [Types.LONG(), *(kinds[column.type] for column in DATASOURCES["wind_alarm"])]
     )
-    windows = env.to_data_stream(env.from_path(source))
+    env.create_temporary_function("own_thresholds", thresholds)
+    names = ", ".join(f"`{name}`" for name in WINDOW_COLUMNS)
+    windows = env.sql_query(f"""
+        SELECT {names}, kafka_partition, own_thresholds(wind_id, `timestamp`) AS own FROM {source}
+        WHERE wind_id IS NOT NULL AND `timestamp` IS NOT NULL AND wind_speed IS NOT NULL AND wind_gust IS NOT NULL""")
+
+    def parted(row):
+        *columns, partition, own = row
+        return dict(zip(WINDOW_COLUMNS, columns, strict=True)), partition, own
+
+    def area(value):
+        # a sensor without an area has no neighbours
+        return value[0]["postal_code"] or f"\0{value[0]['wind_id']}"
+
     alarms = (
-        windows.key_by(lambda row: row[WINDOW_COLUMNS.index("wind_id")], key_type=Types.STRING())
+        env.to_data_stream(windows)
+        .map(parted)
+        .key_by(area, key_type=Types.STRING())
+        .process(area_function())
+        .key_by(lambda value: value[0]["wind_id"], key_type=Types.STRING())
         .process(alarm_function())
         .map(lambda values: Row(*values), output_type=row_type)
     )
     env.create_temporary_view("alarm", env.from_data_stream(alarms))
-    names = ", ".join(f"`{name}`" for name in WINDOW_COLUMNS)
     job = env.create_statement_set()
     job.add_insert_sql(f"INSERT INTO {report} SELECT {names} FROM {source}")
     job.add_insert_sql(f"INSERT INTO {alarm} SELECT {', '.join(f'`{name}`' for name in ALARM_COLUMNS)} FROM alarm")
@@ -84,7 +200,7 @@ def submit(settings: Settings, restore_from: str | None) -> None:
     env = runtime.streaming(settings, NAME, restore_from)
     source = create_source(env, settings)
     report, alarm = (create_sink(env, settings, topic) for topic in ("wind_report", "wind_alarm"))
-    build_pipeline(env, source, report, alarm).execute()
+    build_pipeline(env, source, report, alarm, own_thresholds(settings)).execute()
 
 
 if __name__ == "__main__":

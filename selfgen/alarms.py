@@ -1,229 +1,31 @@
-"""Alarms: one definition each, raised once and cleared once an incident.
+"""Alarms of panels and light sensors: one definition each, raised once and cleared once an incident.
 
 An incident is raised when its condition has held for a set duration, and cleared when an easier condition has; in
 between nothing is said. Every figure follows from the observations alone, so that any restart or recomputation
-gives the same incidents. An alarm's row stands at the time of the observation that raised or cleared it: the start
-of the slot or window that tipped the scales.
+gives the same incidents. An alarm's row stands at the start of the slot that raised or cleared it.
 
-Defaults of all thresholds are those of `Thresholds`. An element's own are in its `variable_data`:
-
->>> Thresholds.of({"alarms": {"high_wind": {"gust": 15.0}}}).high_wind.gust
-15.0
+Those of wind sensors are in `selfgen.wind_alarms`, all thresholds in `selfgen.thresholds`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import structlog
-from msgspec import Meta, Struct
 
 from selfgen.columns import DATASOURCES, names
 from selfgen.registry import ID_FIELD
-
-Severity = Literal["info", "minor", "major", "critical"]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+from selfgen.thresholds import Thresholds
+from selfgen.wind_alarms import Severity, rfc3339
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
-
-_log = structlog.get_logger(__name__)
-
-#: Least wind speed of each number of the Beaufort scale from 1, m/s (World Meteorological Organization).
-BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
-
-
-# -- thresholds --------------------------------------------------------------------------------------
-
-
-class HighWind(Struct, frozen=True, forbid_unknown_fields=True):
-    """A gale: gusts of at least `gust` m/s in `windows` of the last `of` windows.
-
-    Windows older than `within_s` seconds do not count. Cleared when for `clear_s` seconds, and at least `of` windows,
-    no gust reached the share `clear` of the threshold.
-    """
-
-    gust: Annotated[float, Meta(gt=0, le=120)] = 17.2
-    windows: Count = 3
-    of: Annotated[int, Meta(ge=1, le=600)] = 5
-    within_s: Seconds = 60.0
-    clear: Annotated[float, Meta(gt=0, le=1)] = 0.8
-    clear_s: Seconds = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse what can never be raised."""
-        if self.windows > self.of:
-            raise ValueError(f"{self.windows} of {self.of} windows can never be")
-
-
-class NoData(Struct, frozen=True, forbid_unknown_fields=True):
-    """Silence: completeness under `below` in `slots` daylight slots in a row; cleared by one of at least `clear`."""
-
-    below: Share = 0.1
-    slots: Count = 2
-    clear: Share = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse a threshold to clear that is harder than the one to raise."""
-        if self.clear < self.below:
-            raise ValueError(f"completeness to clear ({self.clear}) is under the one to raise ({self.below})")
-
-
-class Stuck(Struct, frozen=True, forbid_unknown_fields=True):
-    """A frozen value: a stale share over `above` in `slots` daylight slots in a row; cleared by one under `clear`."""
-
-    above: Share = 0.9
-    slots: Count = 2
-    clear: Share = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse a threshold to clear that is harder than the one to raise."""
-        if self.clear > self.above:
-            raise ValueError(f"stale share to clear ({self.clear}) is over the one to raise ({self.above})")
-
-
-class Thresholds(Struct, frozen=True, forbid_unknown_fields=True):
-    """The thresholds of every alarm, by its code."""
-
-    high_wind: HighWind = HighWind()
-    no_data: NoData = NoData()
-    stuck: Stuck = Stuck()
-
-    @classmethod
-    def of(cls, variable_data: Mapping[str, Any] | None) -> Thresholds:
-        """Return the defaults with an element's own, its `variable_data["alarms"]`, over them.
-
-        Raises
-        ------
-        ValueError
-            If they name something unknown, or are out of range.
-        """
-        return msgspec.convert((variable_data or {}).get("alarms", {}), cls)
-
-
-DEFAULTS = Thresholds()
-
-
-# -- wind, window by window --------------------------------------------------------------------------
-
-
-class WindState(TypedDict):
-    """What is kept of one sensor between windows; times in epoch ms, speeds in m/s. Fit for JSON."""
-
-    last: int
-    recent: list[tuple[int, float]]  # the last windows: time, gust
-    started: int | None  # of the open incident
-    greatest: float  # gust of the open incident
-    calm_since: int | None
-    calm_windows: int
-
-
-def beaufort(speed: float) -> int:
-    """Return the Beaufort number of a wind speed in m/s."""
-    return sum(speed >= least for least in BEAUFORT)
-
-
-def gale_severity(speed: float) -> Severity:
-    """Return how severe a gust of so many m/s is: minor to Beaufort 8, major to 10, critical above."""
-    force = beaufort(speed)
-    return "critical" if force >= 11 else "major" if force >= 9 else "minor"
-
-
-def high_wind(
-    state: WindState | None,
-    window: Mapping[str, Any],
-    thresholds: HighWind = DEFAULTS.high_wind,
-) -> tuple[WindState, list[dict[str, Any]]]:
-    """Take one more window of a sensor; return the state after it, and the rows of `wind_alarm` it gives rise to.
-
-    Parameters
-    ----------
-    state : WindState or None
-        As returned for the window before; None at the first.
-    window : mapping
-        A row of `wind_report` with its `timestamp` in epoch ms. One that is not later than the last is passed
-        over, so a window that comes again changes nothing.
-
-    Returns
-    -------
-    state : WindState
-    rows : list of dict
-        The columns of `wind_alarm` and `timestamp`; `wind_speed` is the greatest gust of the incident so far.
-    """
-    at, gust = window["timestamp"], window["wind_gust"]
-    state = state or WindState(last=at - 1, recent=[], started=None, greatest=0.0, calm_since=None, calm_windows=0)
-    if gust is None or at <= state["last"]:
-        return state, []
-    oldest = at - thresholds.within_s * 1000
-    recent = [(time, speed) for time, speed in state["recent"] if time > oldest]
-    recent = [*recent, (at, gust)][-thresholds.of :]
-    calm = gust < thresholds.gust * thresholds.clear
-    after = WindState(
-        last=at,
-        recent=recent,
-        started=state["started"],
-        greatest=max(state["greatest"], gust) if state["started"] is not None else 0.0,
-        calm_since=(at if state["calm_since"] is None else state["calm_since"]) if calm else None,
-        calm_windows=state["calm_windows"] + 1 if calm else 0,
-    )
-    if after["started"] is None:
-        return _raise_wind(after, window, thresholds)
-    return _clear_wind(after, window, thresholds)
-
-
-def _raise_wind(
-    state: WindState, window: Mapping[str, Any], thresholds: HighWind
-) -> tuple[WindState, list[dict[str, Any]]]:
-    strong = [(time, gust) for time, gust in state["recent"] if gust >= thresholds.gust]
-    if len(strong) < thresholds.windows:
-        return state, []
-    greatest = max(gust for _, gust in strong)
-    text = (
-        f"Gusts up to {greatest:.1f} m/s (Beaufort {beaufort(greatest)}): {len(strong)} of "
-        f"{len(state['recent'])} windows at {thresholds.gust:.1f} m/s or more"
-    )
-    state = {**state, "started": strong[0][0], "greatest": greatest}
-    return state, [_wind_row(state, window, "raised", text)]
-
-
-def _clear_wind(
-    state: WindState, window: Mapping[str, Any], thresholds: HighWind
-) -> tuple[WindState, list[dict[str, Any]]]:
-    since, started = state["calm_since"], state["started"]
-    if since is None or started is None:
-        return state, []
-    calm_s = (state["last"] - since) / 1000
-    if calm_s < thresholds.clear_s or state["calm_windows"] < thresholds.of:
-        return state, []
-    text = (
-        f"Under {thresholds.gust * thresholds.clear:.1f} m/s for {calm_s:.0f} s; gusts up to "
-        f"{state['greatest']:.1f} m/s (Beaufort {beaufort(state['greatest'])}) in {_span(since - started)}"
-    )
-    row = _wind_row(state, window, "cleared", text)
-    return {**state, "started": None, "greatest": 0.0, "recent": []}, [row]
-
-
-def _wind_row(
-    state: WindState, window: Mapping[str, Any], became: Literal["raised", "cleared"], text: str
-) -> dict[str, Any]:
-    return {name: window.get(name) for name in ("timestamp", *names("wind_alarm"))} | {
-        "wind_speed": state["greatest"],
-        "text_alarm": text,
-        "code": "high_wind",
-        "severity": gale_severity(state["greatest"]),
-        "state": became,
-        "started_at": _rfc3339(state["started"] or 0),
-    }
 
 
 # -- panels and light sensors, slot by slot ----------------------------------------------------------
@@ -412,7 +214,7 @@ def _described(events: pd.DataFrame, alarm: SlotAlarm) -> pd.DataFrame:
         code=alarm.code,
         severity=alarm.severity,
         text_alarm=np.array(texts, dtype=object),
-        started_at=np.array([_rfc3339(start) for start in events["started"]], dtype=object),
+        started_at=np.array([rfc3339(start) for start in events["started"]], dtype=object),
     )
 
 
@@ -426,20 +228,9 @@ def _own_thresholds(slots: pd.DataFrame) -> pd.DataFrame:
             for alarm in SLOT_ALARMS
             for field, value in msgspec.to_builtins(getattr(own, alarm.code)).items()
         }
-        for own in map(_thresholds, [*distinct, None])  # the last for no slots at all
+        for own in map(Thresholds.read, [*distinct, None])  # the last for no slots at all
     ]
     return pd.DataFrame(tables).take(codes).reset_index(drop=True)
-
-
-def _thresholds(variable_data: str | None) -> Thresholds:
-    """Return the thresholds of an element; the defaults where its own cannot be read, which must not stop a job."""
-    if not isinstance(variable_data, str):
-        return DEFAULTS
-    try:
-        return Thresholds.of(json.loads(variable_data))
-    except (ValueError, AttributeError) as error:
-        _log.warning("thresholds are not readable, the defaults hold", variable_data=variable_data, error=str(error))
-        return DEFAULTS
 
 
 # -- evidence ----------------------------------------------------------------------------------------
@@ -516,16 +307,7 @@ def _stale(value: npt.NDArray[np.float64], slot: npt.NDArray[np.intp], window: i
 # -- words -------------------------------------------------------------------------------------------
 
 
-def _rfc3339(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _local(epoch_ms: int, zone: Any) -> str:
     """Return a time as the client's clock shows it."""
     clock = ZoneInfo(zone) if isinstance(zone, str) and zone else UTC
     return f"{datetime.fromtimestamp(epoch_ms / 1000, clock):%Y-%m-%d %H:%M}"
-
-
-def _span(milliseconds: float) -> str:
-    seconds = round(milliseconds / 1000)
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

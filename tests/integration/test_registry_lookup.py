@@ -140,7 +140,10 @@ def test_history_has_every_period_once(store, registry):
     assert found["init"].tolist() == [pd.Timestamp(NOW - 10 * DAY), pd.Timestamp(NOW - 5 * DAY)]
     assert found["end"][0] == pd.Timestamp(NOW - 5 * DAY)
     assert found["end"].isna().tolist() == [False, True]
-    assert found["variable_data"].tolist() == [{"height": 2, "side": "west"}, {"height": 2, "side": "east"}]
+    own = [{"height": 2, "side": "west"}, {"height": 2, "side": "east"}]
+    assert found["variable_data"].tolist() == own
+    times = [ms(NOW - 20 * DAY), ms(NOW - 6 * DAY), ms(NOW), ms(NOW)]
+    assert registry.variable_data("light", ["L1", "L1", "L1", "L9"], times) == [own[1], *own, {}]
 
 
 def test_a_replacement_that_was_not_written_down_has_its_place_all_the_same(store, registry):

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from pvanalytics.quality.gaps import stale_values_round
 
 from selfgen.alarms import (
-    DEFAULTS,
     NO_STATE,
-    HighWind,
-    Thresholds,
-    WindState,
-    beaufort,
     follow_slots,
-    gale_severity,
-    high_wind,
     slot_alarms,
     stale_share,
 )
@@ -30,125 +23,6 @@ from selfgen.columns import names
 HOUR = 3_600_000
 MINUTE = 60_000
 NOON = 1_781_956_800_000  # 2026-06-20T12:00Z
-
-
-# -- wind --------------------------------------------------------------------------------------------
-
-
-def windows(gusts: list[float], step_s: float = 1.0, start: int = NOON) -> list[dict[str, Any]]:
-    return [
-        {"timestamp": start + round(i * step_s * 1000), "wind_id": "W1", "client_id": "C1", "wind_gust": gust}
-        for i, gust in enumerate(gusts)
-    ]
-
-
-def blow(observed: list[dict[str, Any]], thresholds: HighWind = DEFAULTS.high_wind) -> list[dict[str, Any]]:
-    state: WindState | None = None
-    rows = []
-    for window in observed:
-        state, found = high_wind(state, window, thresholds)
-        rows += found
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("speed", "force", "severity"),
-    [
-        (0.0, 0, "minor"),
-        (17.1, 7, "minor"),
-        (17.2, 8, "minor"),
-        (20.8, 9, "major"),
-        (28.4, 10, "major"),
-        (28.5, 11, "critical"),
-        (60.0, 12, "critical"),
-    ],
-)
-def test_severity_grows_with_beaufort(speed: float, force: int, severity: str) -> None:
-    assert (beaufort(speed), gale_severity(speed)) == (force, severity)
-
-
-def test_a_gale_is_raised_once_and_cleared_once() -> None:
-    gusts = [5.0] * 10 + [18.0, 6.0, 19.0, 21.5] + [18.0, 15.0] * 10 + [13.0] * 61 + [5.0] * 100
-    raised, cleared = blow(windows(gusts))
-    assert (raised["state"], cleared["state"]) == ("raised", "cleared")
-    # the third strong gust of five windows is the fourth from the start at 10 s
-    assert raised["timestamp"] == NOON + 13_000
-    assert raised["started_at"] == cleared["started_at"] == "2026-06-20T12:00:10Z"
-    assert (raised["severity"], raised["wind_speed"]) == ("major", 21.5)
-    assert "21.5 m/s (Beaufort 9): 3 of 5 windows at 17.2 m/s or more" in raised["text_alarm"]
-    # the last gust above the easier threshold came at 33 s, the first calm window at 34 s
-    assert cleared["timestamp"] == NOON + 94_000
-    assert cleared["wind_speed"] == 21.5
-    assert set(raised) == {"timestamp", *names("wind_alarm")}
-    assert raised["client_id"] == "C1"
-
-
-def test_two_strong_gusts_of_five_are_no_gale() -> None:
-    assert blow(windows([18.0, 5.0, 18.0, 5.0, 5.0] * 20)) == []
-
-
-def test_strong_gusts_far_apart_are_no_gale() -> None:
-    assert blow(windows([18.0] * 5, step_s=30)) == []
-    assert len(blow(windows([18.0] * 5, step_s=20))) == 1
-
-
-def test_wind_between_the_two_thresholds_neither_raises_nor_clears() -> None:
-    assert blow(windows([15.0] * 500)) == []
-    assert len(blow(windows([18.0] * 5 + [15.0] * 500))) == 1
-
-
-def test_silence_does_not_clear() -> None:
-    gale = windows([20.0] * 5)
-    after_an_hour = windows([5.0] * 4, start=NOON + HOUR)
-    assert [row["state"] for row in blow(gale + after_an_hour)] == ["raised"]
-
-
-def test_an_element_has_its_own_threshold() -> None:
-    own = Thresholds.of({"alarms": {"high_wind": {"gust": 10.0}}}).high_wind
-    gusts = [12.0] * 5 + [8.5] * 100
-    assert [row["state"] for row in blow(windows(gusts), own)] == ["raised"]
-    assert [row["state"] for row in blow(windows([*gusts, *[7.9] * 61]), own)] == ["raised", "cleared"]
-    assert blow(windows(gusts)) == []
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"high_wind": {"gusts": 10}},
-        {"high_wind": {"gust": -1}},
-        {"high_wind": {"windows": 6, "of": 5}},
-        {"no_data": {"below": 0.6, "clear": 0.5}},
-        {"stuck": {"above": 0.4}},
-        {"hail": {}},
-    ],
-)
-def test_thresholds_out_of_range_are_refused(own: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        Thresholds.of({"alarms": own})
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from([0.0, 13.0, 15.0, 18.0, 30.0]), st.integers(1, 80)), max_size=12),
-    st.integers(1, 5),
-)
-def test_gales_alternate_and_survive_restarts_and_repetition(stretches: list[tuple[float, int]], every: int) -> None:
-    observed = windows([gust for gust, length in stretches for _ in range(length)])
-    whole = blow(observed)
-    assert [row["state"] for row in whole] == (["raised", "cleared"] * len(whole))[: len(whole)]
-    for raised, cleared in zip(whole[::2], whole[1::2], strict=False):
-        assert raised["started_at"] == cleared["started_at"]
-        assert raised["timestamp"] < cleared["timestamp"]
-    # the state goes through JSON between windows, and some windows come again
-    state: WindState | None = None
-    again = []
-    for index, window in enumerate(observed):
-        repeated = observed[max(0, index - 3) : index] if index % every == 0 else []
-        for one in [window, *repeated]:
-            state, rows = high_wind(state, one)
-            state = json.loads(json.dumps(state))
-            again += rows
-    assert again == whole
 
 
 # -- slots -------------------------------------------------------------------------------------------

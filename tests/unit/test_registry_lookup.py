@@ -57,6 +57,7 @@ def test_nothing_looked_up_is_an_empty_answer_and_needs_no_server():
 def test_where_nothing_was_ever_read_it_is_not_known_whether_an_element_is():
     registry = Registry(Settings(couchbase_url="couchbase://127.0.0.1:9", couchbase_timeout_s=0.3))
     found = registry.lookup("wind", ["W1"], [0])
+    assert registry.variable_data("wind", ["W1", "W1"], [0, 1]) == [None, None]
     registry.close()
     assert found["known"].tolist() == [False]
     assert found["stale"].tolist() == [True]
