@@ -1,6 +1,6 @@
 """The message contract for the Flink format `contract`, described from the message types.
 
-The format (`stack/flink`) judges each message in Java as it is read, by this description.
+The format (`stack/flink_format`) judges each message in Java as it is read, by this description.
 """
 
 from __future__ import annotations
