@@ -44,6 +44,9 @@ def streaming(settings: Settings, name: str, restore_from: str | None = None) ->
     }
     if restore_from:
         overrides["execution.state-recovery.path"] = restore_from
+    if settings.flink_target == "local":
+        host, port = settings.flink.rsplit(":", 1)
+        overrides |= {"rest.port": port, "rest.bind-address": host, "restart-strategy.type": "exponential-delay"}
     return _table_environment(settings, name, "streaming", overrides)
 
 
@@ -62,11 +65,11 @@ def _table_environment(settings: Settings, name: str, mode: str, overrides: dict
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
         "table.local-time-zone": "UTC",
-    } | overrides
+    }
     if settings.flink_target == "local":
-        values |= {"rest.port": "0", "restart-strategy.type": "none"}
+        values |= {"rest.port": "0", "restart-strategy.type": "none", "high-availability.type": "none"}
     options = Configuration()
-    for key, value in values.items():
+    for key, value in (values | overrides).items():
         options.set_string(key, value)
     gateway = get_gateway()
     if settings.flink_target == "local":

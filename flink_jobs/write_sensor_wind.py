@@ -54,9 +54,16 @@ def own_thresholds(settings: Settings):
 
     class OwnThresholds(ScalarFunction):
         def open(self, function_context):
+            from prometheus_client import REGISTRY
+
             from couchbase_admin.registry import Registry
 
             self.registry = Registry(settings)
+            for name in ("lookups_total", "misses_total", "stale_total", "away"):
+                sample = f"selfgen_registry_{name}"
+                function_context.get_metric_group().gauge(
+                    sample, lambda sample=sample: int(REGISTRY.get_sample_value(sample) or 0)
+                )
 
         def eval(self, wind_ids, event_ms):
             import msgspec
@@ -119,6 +126,8 @@ def alarm_function():
         def open(self, runtime_context):
             self.state = runtime_context.get_state(ValueStateDescriptor("sensor", Types.STRING()))
             self.progress = Progress()
+            group = runtime_context.get_metrics_group()
+            self.counts = {state: group.counter(f"selfgen_alarms_{state}") for state in ("raised", "cleared")}
 
         def process_element(self, value, ctx):
             window, partition, own, neighbours = value
@@ -152,6 +161,8 @@ def alarm_function():
 
         def _keep(self, kept, rows):
             self.state.update(msgspec.json.encode(kept).decode())
+            for row in rows:
+                self.counts[row["state"]].inc()
             return [tuple(row[name] for name in ALARM_COLUMNS) for row in rows]
 
     return Alarms()

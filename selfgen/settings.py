@@ -36,6 +36,9 @@ PORT_OFFSETS: dict[str, int] = {
     "taskmanager_rpc": 15,
     "taskmanager_data": 16,
     "superset": 17,
+    # the pages of the wind jobs where each is a cluster of its own
+    "rich_sensor_wind": 18,
+    "write_sensor_wind": 19,
 }
 
 
@@ -96,6 +99,13 @@ class Settings(BaseSettings):
     flink_target: Literal["remote", "local"] = Field("remote", description="Run jobs on a cluster, or in the process")
     flink_url: str = Field("", description="host:port of Flink's REST interface; empty: the local stack's")
     flink_parallelism: int = Field(1, ge=1, description="Parallelism of a job")
+    flink_prometheus_port: int = Field(
+        0,
+        ge=0,
+        le=65534,
+        description="Port of the JobManager's metrics for Prometheus, the TaskManager's is the next; "
+        "Flink opens them on all addresses; 0: none",
+    )
     checkpoint_interval_ms: int = Field(1000, ge=100, description="Time between checkpoints of the wind jobs, ms")
     wind_watermark_delay_ms: int = Field(2000, ge=0, description="How late a wind reading may be for its window, ms")
     wind_duplicate_s: int = Field(

@@ -138,7 +138,7 @@ def _start(
         progress(server.name, "starting")
         _check_ports(settings, server)
         try:
-            _prepare(settings, server)
+            prepare(settings, server)
         except OSError as error:
             raise StackError(f"{server.name} could not be prepared: {error}") from error
         supervisor.start_program(server.name)
@@ -149,7 +149,8 @@ def _start(
     return time.monotonic() - begun
 
 
-def _prepare(settings: Settings, server: Server) -> None:
+def prepare(settings: Settings, server: Server) -> None:
+    """Make a server's folders and configuration, and run what it needs before each start."""
     home = folder(settings, server.name)
     for name in (".", *server.folders):
         (home / name).mkdir(parents=True, exist_ok=True)

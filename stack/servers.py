@@ -261,11 +261,23 @@ def _flink_files(settings: Settings) -> Mapping[str, str]:
     }
 
 
-def _flink_script(name: str) -> Callable[[Settings], list[str]]:
+def _flink_script(name: str, number: int) -> Callable[[Settings], list[str]]:
     def command(settings: Settings) -> list[str]:
-        return ["bash", f"{flink_environment(settings)['FLINK_HOME']}/bin/{name}.sh", "start-foreground"]
+        script = f"{flink_environment(settings)['FLINK_HOME']}/bin/{name}.sh"
+        return ["bash", script, "start-foreground", *_prometheus(settings, number)]
 
     return command
+
+
+def _prometheus(settings: Settings, number: int) -> list[str]:
+    """Return the arguments that open a Flink process's metrics; the reporter's jar ships in pyflink's plugins."""
+    if not settings.flink_prometheus_port:
+        return []
+    reporter = "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
+    return [
+        *("-D", f"metrics.reporter.prometheus.factory.class={reporter}"),
+        *("-D", f"metrics.reporter.prometheus.port={settings.flink_prometheus_port + number}"),
+    ]
 
 
 JOBMANAGER = Server(
@@ -276,7 +288,7 @@ JOBMANAGER = Server(
     files=_flink_files,
     environment=flink_environment,
     folders=("../flink/logs", "../flink/data/tmp", "../flink/data/ha"),
-    command=_flink_script("jobmanager"),
+    command=_flink_script("jobmanager", 0),
     ready=probes.http("flink", "/overview"),
 )
 TASKMANAGER = Server(
@@ -286,7 +298,7 @@ TASKMANAGER = Server(
     needs=("zookeeper",),
     files=_flink_files,
     environment=flink_environment,
-    command=_flink_script("taskmanager"),
+    command=_flink_script("taskmanager", 1),
     ready=probes.taskmanager,
 )
 

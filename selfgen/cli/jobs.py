@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
+import requests
 import typer
 
 from selfgen.cli.console import CommandError, err, fail, out, print_json, reported
@@ -83,29 +87,159 @@ def run_light(hour: Hour = None, start: From = None, end: To = None, json: Json 
     _run("rich_sensor_light", "write_sensor_light", hour, start, end, json)
 
 
+Cluster = Annotated[bool, typer.Option("--cluster", help="On the stack's Flink cluster, under its supervisor")]
+
+
 @wind.command("run")
-def run_wind() -> None:
-    """Run both wind jobs on the cluster, under the stack's supervisor; they go on from their last checkpoints."""
-    _programs(True)
+def run_wind(cluster: Cluster = False) -> None:
+    """Run both wind jobs, here until Ctrl-C, or on the cluster and return; they go on where they stopped."""
+    from selfgen.settings import get_settings
+    from stack import lifecycle
+    from stack.programs import WIND
+
+    settings = get_settings()
+    with _stack_errors():
+        if cluster:
+            lifecycle.up(settings, [program.name for program in WIND], _say)
+        else:
+            _run_here(settings)
+
+
+def _run_here(settings: Settings) -> None:
+    """Run the keepers of both jobs, each with a cluster of its own, until Ctrl-C or SIGTERM, or until one ends."""
+    from flink_jobs.keeper import jobs, local
+    from selfgen.stopping import stop_event
+    from stack import lifecycle
+    from stack.programs import WIND_JOBS
+    from stack.servers import JOBMANAGER
+
+    for job in WIND_JOBS:
+        if _on_cluster(settings, job.name):
+            raise CommandError(f"{job.name} runs on the cluster: selfgen wind stop first")
+    lifecycle.prepare(settings, JOBMANAGER)  # the clients' configuration
+    stop = stop_event()
+    keepers = {
+        job.name: subprocess.Popen(
+            [sys.executable, "-m", f"flink_jobs.{job.name}", "--local"],
+            env=settings.environment(),
+            start_new_session=True,
+        )
+        for job in WIND_JOBS
+    }
+    said: set[str] = set()
+    while not stop.wait(0.5) and all(keeper.poll() is None for keeper in keepers.values()):
+        for name in keepers.keys() - said:
+            where = local(settings, name)
+            with suppress(requests.RequestException):
+                if any(job["state"] == "RUNNING" for job in jobs(where, name)):
+                    said.add(name)
+                    _say(name, f"runs, its page: http://{where.flink}; Ctrl-C stops it with a savepoint")
+    for keeper in keepers.values():
+        keeper.terminate()
+    for name, keeper in keepers.items():
+        code = keeper.wait()
+        _say(name, "stopped" if code == 0 else f"ended with code {code}")
+    if not stop.is_set():
+        raise CommandError("a job's keeper ended by itself; what it said stands above")
+
+
+def _on_cluster(settings: Settings, name: str) -> bool:
+    from flink_jobs.keeper import jobs
+
+    try:
+        return bool(jobs(settings, name))
+    except requests.RequestException:
+        return False
 
 
 @wind.command("stop")
 def stop_wind() -> None:
-    """Stop both wind jobs; `selfgen wind run` goes on where they stopped."""
-    _programs(False)
-
-
-def _programs(start: bool) -> None:
+    """Stop both wind jobs on the cluster, with savepoints; `selfgen wind run --cluster` goes on from them."""
     from selfgen.settings import get_settings
     from stack import lifecycle
-    from stack.errors import StackError
     from stack.programs import WIND
 
+    with _stack_errors():
+        lifecycle.down(get_settings(), [program.name for program in WIND], _say)
+
+
+@wind.command("upgrade")
+def upgrade_wind(json: Json = False) -> None:
+    """Stop both wind jobs with savepoints, and start them again, as they are now, from these."""
+    from flink_jobs.keeper import last_checkpoint
+    from flink_jobs.status import job_status
+    from selfgen.settings import get_settings
+    from stack import lifecycle
+    from stack.programs import WIND, WIND_JOBS
+
+    settings = get_settings()
     names = [program.name for program in WIND]
-    change: Any = lifecycle.up if start else lifecycle.down
+    say: Callable[[str, str], None] = (lambda _name, _text: None) if json else _say
+    with _stack_errors():
+        if missing := [job.name for job in WIND_JOBS if not _on_cluster(settings, job.name)]:
+            raise CommandError(f"not on the cluster: {', '.join(missing)}; selfgen wind run --cluster starts them")
+        lifecycle.down(settings, names, say)
+        saved = {job.name: str(last_checkpoint(settings, job.name)) for job in WIND_JOBS}
+        lifecycle.up(settings, names, say)
+        done = [job_status(settings, job.name) for job in WIND_JOBS]
+        for one in done:
+            if str(one.get("restored_from")).removeprefix("file:").replace("//", "/") != saved[one["job"]]:
+                raise CommandError(f"{one['job']} did not go on from {saved[one['job']]}, but {one}")
+    if json:
+        print_json(done)
+    else:
+        for one in done:
+            _say(one["job"], f"goes on from {saved[one['job']]}")
+
+
+@wind.command("status")
+def status_wind(json: Json = False) -> None:
+    """Show how both wind jobs are; exit code 3 unless both run."""
+    from flink_jobs.status import job_status
+    from selfgen.settings import get_settings
+    from stack.programs import WIND_JOBS
+
+    found = [job_status(get_settings(), job.name) for job in WIND_JOBS]
+    if json:
+        print_json({"jobs": found})
+    else:
+        for one in found:
+            for line in _lines(one):
+                out.print(line, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(one["state"] == "RUNNING" for one in found) else 3)
+
+
+def _lines(one: dict[str, Any]) -> Iterator[str]:
+    colour = {"RUNNING": "green", "MISSING": "red"}.get(one["state"], "yellow")
+    state = f"{one['job']:18} [{colour}]{one['state']}[/]"
+    if one["state"] == "MISSING":
+        yield f"{state}: selfgen wind run starts it"
+        return
+    restarts = "" if one["restarts"] is None else f", restarted {one['restarts']} times"
+    yield f"{state} since {one['since']}{restarts}"
+    if one["checkpoint_age_s"] is None:
+        yield "  no checkpoint yet"
+    else:
+        yield (
+            f"  last checkpoint {one['checkpoint_age_s']:.0f} s ago: {one['checkpoint_s']:.2f} s, "
+            f"{one['checkpoint_bytes']:,} bytes; {one['checkpoints_failed']} failed"
+        )
+    for key in ("read", "written"):
+        yield f"  {key}: {', '.join(f'{topic} {count:,}' for topic, count in one[key].items()) or 'not told yet'}"
+    yield f"  {one['page']}"
+
+
+def _say(name: str, text: str) -> None:
+    out.print(f"  {name:18} {text}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _stack_errors() -> Iterator[None]:
+    from stack.errors import StackError
+
     with reported():
         try:
-            change(get_settings(), names, lambda name, text: out.print(f"  {name:18} {text}", highlight=False))
+            yield
         except StackError as error:
             fail(str(error))
 

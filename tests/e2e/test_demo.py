@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from selfgen.clients import druid
 from selfgen.columns import DATASOURCES
 from selfgen.demo import run
-from selfgen.settings import Settings
+from selfgen.settings import PORT_OFFSETS, ROOT, Settings
 from stack import lifecycle
 from stack.servers import SERVERS
 from stack.supervisor import leftovers
@@ -30,7 +31,9 @@ SELFGEN = str(Path(sys.executable).with_name("selfgen"))
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
-    settings = use(free_port_base(), "test-demo")
+    base = free_port_base()
+    os.environ["SELFGEN_FLINK_PROMETHEUS_PORT"] = str(base + max(PORT_OFFSETS.values()) + 1)
+    settings = use(base, "test-demo")
     shutil.rmtree(settings.build_dir, ignore_errors=True)
     yield settings
     lifecycle.down(settings)
@@ -120,6 +123,26 @@ def test_the_demonstration_does_not_touch_what_is_not_its_own(report, settings):
         mark.with_suffix(".kept").rename(mark)
     assert done.returncode == 1
     assert "hold data that are not a demonstration's" in done.stderr.replace("\n", " ")
+
+
+def test_prometheus_reads_what_the_operators_page_says(report, settings):
+    address = f"http://127.0.0.1:{settings.flink_prometheus_port + 1}/metrics"
+    prefix = "flink_taskmanager_job_task_operator_"
+    names = {line.partition("{")[0] for line in requests.get(address, timeout=10).text.splitlines()}
+    page = (ROOT / "docs" / "operators.md").read_text()
+    for name in (
+        *("numRecordsIn", "numRecordsSend", "pendingRecords", "currentOutputWatermark"),
+        *("selfgen_alarms_raised", "selfgen_alarms_cleared", "selfgen_registry_lookups_total"),
+    ):
+        assert prefix + name in names
+        assert f"`{name}`" in page
+
+
+def test_an_upgrade_goes_on_from_savepoints_while_the_devices_send(report):
+    """The readings around it are counted by the test of killed servers."""
+    done = subprocess.run([SELFGEN, "wind", "upgrade", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ["savepoint-" in job["restored_from"] for job in json.loads(done.stdout)] == [True, True]
 
 
 def test_killed_servers_lose_and_double_nothing(report, settings):

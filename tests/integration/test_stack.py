@@ -13,6 +13,7 @@ from tenacity import retry, stop_after_delay, wait_fixed
 from selfgen.settings import PORT_OFFSETS
 from stack import lifecycle
 from stack.errors import StackError
+from stack.programs import WIND_JOBS
 from stack.servers import SERVERS
 from stack.supervisor import leftovers
 from tests.ports import free_port_base
@@ -33,9 +34,9 @@ def lean(tmp_path, monkeypatch):
     lifecycle.down(settings)
 
 
-def test_each_port_of_the_settings_belongs_to_one_server():
+def test_each_port_of_the_settings_belongs_to_one_server_or_wind_job():
     ports = [port for server in SERVERS.values() for port in server.ports]
-    assert sorted(ports) == sorted(PORT_OFFSETS)
+    assert sorted([*ports, *(job.name for job in WIND_JOBS)]) == sorted(PORT_OFFSETS)
 
 
 def test_needs_start_first():

@@ -42,6 +42,7 @@ DRUID_ROLES = ("coordinator", "broker", "historical", "indexer")
 #: Listeners that only servers themselves use: inside on their usual port, not published.
 INTERNAL = {
     "kafka_controller", "zookeeper", "derby", "flink_rpc", "flink_blob", "taskmanager_rpc", "taskmanager_data",
+    "rich_sensor_wind", "write_sensor_wind",
 }  # fmt: skip
 #: Ports that Couchbase's image fixes.
 FIXED = {"couchbase": 11210, "couchbase_rest": 8091}

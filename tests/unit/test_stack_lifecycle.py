@@ -15,18 +15,18 @@ from stack.servers import JOBMANAGER, TASKMANAGER
 @pytest.mark.parametrize("server", [JOBMANAGER, TASKMANAGER], ids=lambda server: server.name)
 def test_a_server_that_shares_its_configuration_can_be_the_first_in_an_empty_folder(server, tmp_path):
     settings = Settings(build_dir=tmp_path)
-    lifecycle._prepare(settings, server)
+    lifecycle.prepare(settings, server)
     shared = settings.stack_dir / "flink"
     assert yaml.safe_load((shared / "config.yaml").read_text())["rest.port"] == settings.port("flink")
 
 
 def test_a_shared_configuration_is_whole_at_every_moment(tmp_path):
     settings = Settings(build_dir=tmp_path)
-    lifecycle._prepare(settings, JOBMANAGER)
+    lifecycle.prepare(settings, JOBMANAGER)
     path = settings.stack_dir / "flink" / "config.yaml"
     whole = path.read_text()
     with ThreadPoolExecutor(1) as pool:
-        preparing = pool.submit(lambda: [lifecycle._prepare(settings, TASKMANAGER) for _ in range(50)])
+        preparing = pool.submit(lambda: [lifecycle.prepare(settings, TASKMANAGER) for _ in range(50)])
         seen = {path.read_text()}
         while not preparing.done():
             seen.add(path.read_text())
