@@ -41,8 +41,9 @@ class Subject:
 
 
 SUBJECTS = {
-    "panel": Subject(rich_panel, write_panel, compares=True),
+    # panels' expected energy is read from the light sensors' slots
     "light": Subject(rich_sensor_light, write_sensor_light, compares=False),
+    "panel": Subject(rich_panel, write_panel, compares=True),
 }
 
 
@@ -126,6 +127,8 @@ def run_pass(
             say(f"{kind}: replaces {_told([part])} in Druid")
             for name, count in subject.write.run(settings, *_moments(part)).items():
                 rows[name] += count
+        if kind == slots.LIGHT.kind:
+            _mark_panels(settings, todo.compute)
         # Druid serves the new rows by now
         mongo.clear_dirty(settings, todo.marks)
         mongo.advance_batch(settings, kind, todo.end_ms)
@@ -142,6 +145,15 @@ def run_pass(
         "computed_to": datetime.fromtimestamp(todo.end_ms / 1000, UTC),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _mark_panels(settings: Settings, computed: list[recompute.Range]) -> None:
+    """Have panels' hours computed again whose light has changed, where they were computed already."""
+    from selfgen.clients import mongo
+
+    done_ms = mongo.batch_progress(settings, slots.PANEL.kind) or 0
+    hours = [hour for hour in recompute.hours(computed) if hour < done_ms]
+    mongo.mark_dirty(mongo.database(settings), slots.PANEL.kind, hours, "light")
 
 
 def _await(lock: Any, stop: Event, waiting: Callable[[], object]) -> None:

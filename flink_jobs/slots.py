@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -148,6 +148,7 @@ def make_slots(
     end_ms: int,
     *,
     max_gap_s: float,
+    expected: Callable[[pd.DataFrame], Any] | None = None,
 ) -> pd.DataFrame:
     """Return the lake's rows (`SLOT`) of every slot that starts in `[start_ms, end_ms)`.
 
@@ -157,6 +158,13 @@ def make_slots(
         `element_id`, `time` (epoch ms), and the source's fields; with the neighbours of the range.
     history : DataFrame
         The registry's periods of these elements.
+    expected : callable, optional
+        By what a meter's backlog is spread: given slots with the columns of their periods, weights; else by time.
+
+    Returns
+    -------
+    DataFrame
+        Also with the panel's `tilt` and `azimuth`, and `owned`: the owner's share of the slot.
     """
     from selfgen.alarms import stale_share
     from selfgen.solar import daylight
@@ -164,9 +172,15 @@ def make_slots(
     named = {source.field: "value", **({source.meter: "energy"} if source.meter else {})}
     readings = readings.rename(columns=named)
     owners = owners_of(history)
-    slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s)
-    place = owners.reindex(slots["owner"]).reset_index(drop=True)
-    slots = pd.concat([slots.reset_index(drop=True), place.drop(columns=["element_id", "init", "end"])], axis=1)
+    place = owners.drop(columns=["element_id"])
+    weights = None if expected is None else lambda asked: expected(asked.join(place, on="owner"))
+    slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s, expected=weights)
+    slots = slots.reset_index(drop=True).join(place, on="owner")
+    held = slots["end"].fillna(energy.OPEN_END).clip(upper=slots["slot_end"]) - slots["init"].fillna(0).clip(
+        lower=slots["slot_start"]
+    )
+    slots["owned"] = held / (slots["slot_end"] - slots["slot_start"])
+    slots = slots.drop(columns=["init", "end"])
     slots = slots.rename(columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"})
     slots["variable_data"] = _as_text(slots)
     slots["stale"] = stale_share(readings, slots)
@@ -241,13 +255,17 @@ def as_rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Iterator[tuple[
     yield from zip(*prepared, strict=True)
 
 
-def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = (), finish: Any = None):
+def slot_reader(
+    settings: Settings, source: Source, extra: tuple[Column, ...] = (), finish: Any = None, expectation: Any = None
+):
     """Return the table function `(start_ms, end_ms) → rows of date, hour, SLOT and extra`.
 
     Parameters
     ----------
     finish : callable, optional
         `(slots, readings) -> slots` with the `extra` columns added; runs in the worker.
+    expectation : callable, optional
+        `(slots) -> weights` for spreading a backlog; runs in the worker.
     """
     from pyflink.table.udf import TableFunction, udtf
 
@@ -264,7 +282,9 @@ def slot_reader(settings: Settings, source: Source, extra: tuple[Column, ...] = 
             low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
             readings = read_readings(settings, source.kind, low, high, source.fields)
             history = periods(self.registry, source, readings["element_id"].unique())
-            slots = make_slots(readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s)
+            slots = make_slots(
+                readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s, expected=expectation
+            )
             if slots.empty:
                 return
             if finish is not None:
@@ -318,6 +338,7 @@ def run_rich(
     ranges: Sequence[Range],
     extra: tuple[Column, ...] = (),
     finish: Any = None,
+    expectation: Any = None,
 ) -> None:
     """Make the slots of ranges of UTC hours `[start, end)` and replace them in the lake, each hour at once.
 
@@ -327,7 +348,7 @@ def run_rich(
         Raw readings of these hours are no longer kept: the lake stays as it is.
     """
     with lake.exclusive(settings.lake_dir, source.kind):
-        _replace_slots(settings, name, source, ranges, extra, finish)
+        _replace_slots(settings, name, source, ranges, extra, finish, expectation)
 
 
 def _replace_slots(
@@ -337,6 +358,7 @@ def _replace_slots(
     ranges: Sequence[Range],
     extra: tuple[Column, ...],
     finish: Any,
+    expectation: Any,
 ) -> None:
     hand_over_marks(settings)
     hours = [hour for start, end in ranges for hour in hours_between(start, end)]
@@ -350,7 +372,7 @@ def _replace_slots(
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
     try:
         staged = create_lake_table(env, "staged", staging, extra)
-        env.create_temporary_function("slots", slot_reader(settings, source, extra, finish))
+        env.create_temporary_function("slots", slot_reader(settings, source, extra, finish, expectation))
         columns = ", ".join(f"`{column.name}`" for column in lake_columns(extra))
         env.execute_sql(
             f"INSERT INTO {staged} SELECT {columns} "

@@ -46,7 +46,25 @@ class SlotAlarm(NamedTuple):
     needed: Callable[[pd.DataFrame], pd.Series[int]]
     raised: Callable[[Any], str]
     cleared: Callable[[Any], str]
+    #: Whether it tells how much energy is missing; such are of panels only.
+    loses: bool = False
 
+
+def _wh(energy: float) -> str:
+    return f"{energy:,.0f} Wh".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _judged(slots: pd.DataFrame, code: str) -> pd.Series[bool]:
+    """Tell of which slots the performance ratio says something."""
+    return (
+        slots["daylight"].astype(bool)
+        & (slots["completeness"] >= _HALF)
+        & (slots["expected_share"] >= slots[f"{code}.least"])
+        & slots["performance_ratio"].notna()
+    )
+
+
+_HALF = 0.5
 
 SLOT_ALARMS = (
     SlotAlarm(
@@ -81,6 +99,39 @@ SLOT_ALARMS = (
             f"daylight hours since {row.since}"
         ),
     ),
+    SlotAlarm(
+        code="low_power",
+        severity="minor",
+        # what gives nothing at all is `no_power`
+        observed=lambda slots: _judged(slots, "low_power") & (slots["performance_ratio"] >= slots["no_power.below"]),
+        bad=lambda slots: slots["performance_ratio"] < slots["low_power.below"],
+        good=lambda slots: slots["performance_ratio"] >= slots["low_power.clear"],
+        needed=lambda slots: slots["low_power.slots"],
+        raised=lambda row: (
+            f"Produced {_wh(row.produced)} of {_wh(row.wanted)} expected since {row.since}, {row.count} hours in a row"
+        ),
+        cleared=lambda row: (
+            f"{row.performance_ratio:.0%} of what is expected again; produced {_wh(row.produced)} of "
+            f"{_wh(row.wanted)} in {row.count} hours since {row.since}"
+        ),
+        loses=True,
+    ),
+    SlotAlarm(
+        code="no_power",
+        severity="critical",
+        observed=lambda slots: _judged(slots, "no_power"),
+        bad=lambda slots: slots["performance_ratio"] < slots["no_power.below"],
+        good=lambda slots: slots["performance_ratio"] >= slots["no_power.clear"],
+        needed=lambda slots: slots["no_power.slots"],
+        raised=lambda row: (
+            f"Nothing produced of {_wh(row.wanted)} expected since {row.since}, {row.count} hours in a row"
+        ),
+        cleared=lambda row: (
+            f"Produces again, {row.performance_ratio:.0%} of what is expected; {_wh(row.wanted - row.produced)} are "
+            f"missing from {row.count} hours since {row.since}"
+        ),
+        loses=True,
+    ),
 )
 
 _ALARM_SOURCE = {"panel": "panel_alarm", "light": "sensor_alarm"}
@@ -93,6 +144,9 @@ _STATE_TYPES = {
     "started": np.int64,  # start of the first slot of the incident, or of the run of bad ones, epoch ms
     "bad_run": np.int64,  # bad slots in a row up to now
     "count": np.int64,  # daylight slots since `started`
+    # in these slots; whole mWh, so that sums do not depend on where a range begins
+    "produced": np.int64,
+    "wanted": np.int64,
 }
 
 NO_STATE = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATE_TYPES.items()})
@@ -111,7 +165,8 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     slots : DataFrame
         One row for each element and slot, in any order: the element's id (`panel_id`, `light_id`), `slot_start`
         (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
-        (JSON text) and the columns of the enrichment. Of a slot with two owners the later row counts.
+        (JSON text) and the columns of the enrichment; of panels also `slot_end`, `generated`, `estimated`, `power_cap`,
+        `expected_gen` and `performance_ratio`. Of a slot with two owners the later row counts.
     kind : {"panel", "light"}
         What the elements are.
     state : DataFrame
@@ -132,9 +187,9 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         .sort_values(["element_id", "slot_start"], kind="stable")
         .drop_duplicates(["element_id", "slot_start"], keep="last")
     )
-    ordered = pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1)
+    ordered = _with_losses(pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1))
     found, kept = [], []
-    for alarm in SLOT_ALARMS:
+    for alarm in (alarm for alarm in SLOT_ALARMS if kind == "panel" or not alarm.loses):
         rows, after = _follow(ordered, alarm, state[state["code"] == alarm.code])
         found.append(rows)
         kept.append(after)
@@ -162,6 +217,8 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
     started_before, run_before, count_before = (
         known[name].fillna(0).to_numpy(np.int64) for name in ("started", "bad_run", "count")
     )
+    sums = {name: np.r_[0, np.cumsum(slots[name].to_numpy(np.int64))] for name in _LOSSES}  # of the rows before each
+    carried = {name: of[begin] - known[name].fillna(0).to_numpy(np.int64) for name, of in sums.items()}
 
     last_not_bad = np.maximum.accumulate(np.where(bad, -1, row))
     unbroken = last_not_bad < begin  # since the range before
@@ -169,6 +226,7 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
     continued = unbroken & (run_before > 0)
     run_first = np.where(continued, begin - count_before, np.maximum(last_not_bad, begin - 1) + 1)
     run_started = np.where(continued, started_before, starts[np.minimum(np.maximum(run_first, 0), row)])
+    run_base = {name: np.where(continued, carried[name], of[np.maximum(run_first, 0)]) for name, of in sums.items()}
 
     raises = bad & (run >= alarm.needed(slots).to_numpy(np.int64))
     last_said = np.maximum.accumulate(np.where(raises | good, row, -1))
@@ -183,7 +241,12 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
 
     incident = is_open | cleared
     started = np.where(incident, incident_started, run_started)
-    count = row - np.where(incident, incident_first, run_first) + np.where(cleared, 0, 1)
+    until = row + np.where(cleared, 0, 1)
+    count = until - np.where(incident, incident_first, run_first)
+    losses = {}
+    for name, of in sums.items():
+        incident_base = np.where(here, run_base[name][last_raised], carried[name])
+        losses[name] = of[until] - np.where(incident, incident_base, run_base[name])
     now = pd.DataFrame(
         {
             "element_id": elements,
@@ -192,14 +255,37 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
             "started": started,
             "bad_run": run,
             "count": count,
+            **losses,
         }
     )
     last = np.r_[first[1:], True][: len(slots)]
     kept = now[last & (is_open | (run > 0))]
     untouched = state[~state["element_id"].isin(elements)]
-    events = slots.assign(started=started, count=count, state=np.where(raised, "raised", "cleared"))
+    energies = {name: of / _MWH for name, of in losses.items()}
+    events = slots.assign(started=started, count=count, state=np.where(raised, "raised", "cleared"), **energies)
+    if alarm.loses:
+        events["power_low"] = events["wanted"] - events["produced"]
     rows = _described(events[raised | cleared], alarm)
     return rows, pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)
+
+
+_HOUR_MS = 3_600_000
+_MWH = 1000
+#: What was produced, and should have been, in the covered part of a slot.
+_LOSSES = ("produced", "wanted")
+
+
+def _with_losses(slots: pd.DataFrame) -> pd.DataFrame:
+    """Add what was produced and expected, whole mWh, and the share of the rating that was expected."""
+    if "expected_gen" not in slots:
+        return slots.assign(produced=0, wanted=0, expected_share=np.nan, performance_ratio=np.nan)
+    hours = (slots["slot_end"] - slots["slot_start"]) / _HOUR_MS
+    energies = {
+        "produced": slots["generated"] - slots["estimated"].fillna(0.0),
+        "wanted": slots["expected_gen"] * slots["completeness"],
+    }
+    whole = {name: (energy.fillna(0.0) * _MWH).round().astype(np.int64) for name, energy in energies.items()}
+    return slots.assign(expected_share=slots["expected_gen"] / (slots["power_cap"] * hours), **whole)
 
 
 def _described(events: pd.DataFrame, alarm: SlotAlarm) -> pd.DataFrame:

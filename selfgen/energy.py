@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -190,22 +190,10 @@ def account(
     """
     if readings.empty:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROW_TYPES.items()})
-    samples = _samples(readings)
-    gaps = _gaps(samples, max_gap_s * 1000)
-    tenures = _tenures(owners, samples.elements)
-    slots = _slots(tenures.zones, int(samples.time.min()), int(samples.time.max()))
-    tenure = tenures.at(samples.element, samples.time)
-    slot = slots.at(tenures.zone[tenure], samples.time)
-
-    pieces = _cut(samples, gaps, tenure, tenures, slots)
-    backlog = gaps.backlog[pieces.gap]
-    share = (pieces.end - pieces.start) / gaps.length[pieces.gap]
-    if expected is not None and backlog.any():
-        spread = pieces.only(backlog)
-        weight = _expected_energy(spread, samples, tenures, slots, expected)
-        share[backlog] = _shares(spread.gap, weight, share[backlog])
-    by_meter = gaps.increase[pieces.gap] * share
-    energy = np.where(gaps.metered[pieces.gap], by_meter, _trapezoid(pieces, samples, gaps))
+    work = _work(readings, owners, max_gap_s, expected)
+    samples, gaps, tenures, slots = work.samples, work.gaps, work.tenures, work.slots
+    pieces, energy = work.pieces, work.energy
+    tenure, slot, backlog = work.sample_tenure, work.sample_slot, gaps.backlog[pieces.gap]
 
     def in_range(slot: Int64) -> Bool:
         begins = slots.borders[slot]
@@ -246,6 +234,99 @@ def account(
             "meter_resets": np.bincount(sample_row[resets], minlength=len(keys)),
         }
     ).astype(ROW_TYPES)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Readings cut into pieces, each with its energy."""
+
+    samples: _Samples
+    gaps: _Gaps
+    tenures: _Tenures
+    slots: _Slots
+    sample_tenure: Int64
+    sample_slot: Int64
+    pieces: _Pieces
+    energy: Float64  # of each piece, Wh
+
+
+def _work(readings: pd.DataFrame, owners: pd.DataFrame, max_gap_s: float, expected: Expected | None) -> _Work:
+    samples = _samples(readings)
+    gaps = _gaps(samples, max_gap_s * 1000)
+    tenures = _tenures(owners, samples.elements)
+    slots = _slots(tenures.zones, int(samples.time.min()), int(samples.time.max()))
+    tenure = tenures.at(samples.element, samples.time)
+    slot = slots.at(tenures.zone[tenure], samples.time)
+
+    pieces = _cut(samples, gaps, tenure, tenures, slots)
+    backlog = gaps.backlog[pieces.gap]
+    share = (pieces.end - pieces.start) / gaps.length[pieces.gap]
+    if expected is not None and backlog.any():
+        spread = pieces.only(backlog)
+        weight = _expected_energy(spread, samples, tenures, slots, expected)
+        share[backlog] = _shares(spread.gap, weight, share[backlog])
+    by_meter = gaps.increase[pieces.gap] * share
+    energy = np.where(gaps.metered[pieces.gap], by_meter, _trapezoid(pieces, samples, gaps))
+    return _Work(samples, gaps, tenures, slots, tenure, slot, pieces, energy)
+
+
+def trace(
+    readings: pd.DataFrame,
+    owners: pd.DataFrame,
+    start_ms: int,
+    end_ms: int,
+    *,
+    max_gap_s: float = 300.0,
+    expected: Expected | None = None,
+) -> pd.DataFrame:
+    """Return what `account` adds up: each stretch between neighbouring samples, cut at borders of slots and owners.
+
+    The parameters are those of `account`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In order of element and time: `element_id`, `owner`, `slot_start`; `start`, `end` of the stretch's part in that
+        slot, and `before`, `after`, its samples' times, ms UTC; `method`: `power` (the trapezoid), `meter` (its
+        increase), `backlog` (the increase over a gap that is too long), `gap` (nothing); `reset`, whether the meter
+        began anew; the samples' `power_before`, `power_after`, W, and `meter_before`, `meter_after`, Wh; `energy`, Wh.
+    """
+    names = ["power_before", "power_after", "meter_before", "meter_after", "energy"]
+    times = ["slot_start", "start", "end", "before", "after"]
+    if len(readings) < 2:
+        return pd.DataFrame(columns=["element_id", "owner", *times, "method", "reset", *names])
+    work = _work(readings, owners, max_gap_s, expected)
+    samples, gaps, pieces = work.samples, work.gaps, work.pieces
+    nothing = replace(
+        gaps,
+        covered=(np.diff(samples.element) == 0) & ~gaps.covered & ~gaps.backlog,
+        backlog=np.zeros_like(gaps.backlog),
+    )
+    empty = _cut(samples, nothing, work.sample_tenure, work.tenures, work.slots)
+    gap = np.concatenate([pieces.gap, empty.gap])
+    tenure = np.concatenate([pieces.tenure, empty.tenure])
+    method = np.where(gaps.backlog[gap], "backlog", np.where(gaps.metered[gap], "meter", "power")).astype(object)
+    method[len(pieces.gap) :] = "gap"
+    frame = pd.DataFrame(
+        {
+            "element_id": samples.elements[samples.element[gap]],
+            "owner": work.tenures.owner[tenure],
+            "slot_start": work.slots.borders[np.concatenate([pieces.slot, empty.slot])],
+            "start": np.concatenate([pieces.start, empty.start]),
+            "end": np.concatenate([pieces.end, empty.end]),
+            "before": samples.time[gap],
+            "after": samples.time[gap + 1],
+            "method": method,
+            "reset": gaps.reset[gap],
+            "power_before": samples.power[gap],
+            "power_after": samples.power[gap + 1],
+            "meter_before": samples.meter[gap],
+            "meter_after": samples.meter[gap + 1],
+            "energy": np.concatenate([work.energy, np.zeros(len(empty.gap))]),
+        }
+    )
+    inside = frame["slot_start"].between(start_ms, end_ms, inclusive="left")
+    return frame[inside].sort_values(["element_id", "start"], ignore_index=True)
 
 
 def reading_range(zones: Iterable[str], start_ms: int, end_ms: int, *, max_gap_s: float = 300.0) -> tuple[int, int]:

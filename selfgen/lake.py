@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
@@ -129,6 +130,7 @@ def read(
     columns: Sequence[str] | None = None,
     *,
     schema: pa.Schema | None = None,
+    where: pc.Expression | None = None,
 ) -> pa.Table:
     """Return the rows of the hours in `[start, end)`; no other hour's file is opened.
 
@@ -144,6 +146,8 @@ def read(
         Columns to read; all by default.
     schema : pyarrow.Schema, optional
         Columns of the answer where none of the hours has been computed.
+    where : pyarrow.compute.Expression, optional
+        Which rows; only they are kept in memory.
 
     Returns
     -------
@@ -156,7 +160,8 @@ def read(
         try:
             # an open file stays what it was while another takes its place
             with path.open("rb") as file:
-                return pq.ParquetFile(file).read(columns=columns, use_threads=False)
+                table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+                return table if where is None else table.filter(where)
         except FileNotFoundError:
             return None
 

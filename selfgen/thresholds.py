@@ -123,6 +123,37 @@ class Stuck(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"stale share to clear ({self.clear}) is over the one to raise ({self.above})")
 
 
+class LowPower(Struct, frozen=True, forbid_unknown_fields=True):
+    """Too little: a performance ratio under `below` in `slots` daylight slots in a row; cleared by one from `clear`.
+
+    Slots count that were expected to give the share `least` of the rating, were covered to the half, and gave power.
+    """
+
+    below: Share = 0.75
+    slots: Count = 3
+    clear: Share = 0.85
+    least: Share = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear < self.below:
+            raise ValueError(f"performance ratio to clear ({self.clear}) is under the one to raise ({self.below})")
+
+
+class NoPower(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing, though there was light: as `LowPower`, but next to nothing of what was expected."""
+
+    below: Share = 0.02
+    slots: Count = 2
+    clear: Share = 0.05
+    least: Share = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear < self.below:
+            raise ValueError(f"performance ratio to clear ({self.clear}) is under the one to raise ({self.below})")
+
+
 # -- an element's own --------------------------------------------------------------------------------
 
 
@@ -161,6 +192,8 @@ class Thresholds(_OfElement, frozen=True, forbid_unknown_fields=True):
 
     no_data: NoData = NoData()
     stuck: Stuck = Stuck()
+    low_power: LowPower = LowPower()
+    no_power: NoPower = NoPower()
 
 
 class WindThresholds(_OfElement, frozen=True, forbid_unknown_fields=True):

@@ -23,8 +23,8 @@ class Kind(StrEnum):
     """What to compute."""
 
     ALL = "all"
+    LIGHT = "light"  # before panels, which are judged by it
     PANEL = "panel"
-    LIGHT = "light"
 
 
 @batch.command("watch")

@@ -21,7 +21,9 @@ from couchbase_admin.installations import move_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.store import RegistryStore
 from flink_jobs import rich_panel, runner, write_panel
+from flink_jobs.explanation import explain_hour
 from flink_jobs.slots import RawRemoved
+from kafka_consumers import corrections
 from selfgen.clients import druid, mongo
 from selfgen.registry import Client, Panel
 from selfgen.settings import Settings
@@ -144,6 +146,27 @@ def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant:
     after = plant.rows()
     assert after["panel_report"] != before["panel_report"]
     assert plant.from_nothing() == after
+
+
+def test_deleted_readings_mend_what_depends_on_them_and_it_is_explained(plant: Plant) -> None:
+    hour = (plant.day_ago + HOUR).replace(minute=0)
+    before = explain_hour(plant.settings, "batch-p2", hour)
+    assert before
+    assert [slot["differs"] for slot in before] == [[]] * len(before)
+    database = mongo.database(plant.settings)
+    low_ms, high_ms = (round((hour + HOUR + timedelta(minutes=at)).timestamp() * 1000) for at in (-40, -20))
+    found = corrections.find(database, "panel", "batch-p2", low_ms, high_ms)
+    assert found
+    changes = [corrections.Change(stored, None) for stored in found]
+    corrections.apply(database, "deleted", changes, corrections.Author("ana", "inverter on the test bench"))
+    [differs, *_] = explain_hour(plant.settings, "batch-p2", hour)[0]["differs"]
+    assert "power_gen" in differs
+    assert "from the readings" in differs
+    [done] = plant.catch_up()
+    assert done["changed"] == 1
+    after = explain_hour(plant.settings, "batch-p2", hour)
+    assert [slot["differs"] for slot in after] == [[]] * len(after)
+    assert after[0]["druid"]["completeness"] < before[0]["druid"]["completeness"]
 
 
 def test_a_correction_and_a_move_after_the_fact_mend_what_depends_on_them(plant: Plant, monkeypatch) -> None:

@@ -19,6 +19,7 @@ from selfgen.alarms import (
     stale_share,
 )
 from selfgen.columns import names
+from selfgen.expected import performance_ratio
 
 HOUR = 3_600_000
 MINUTE = 60_000
@@ -107,6 +108,58 @@ def test_no_slots_give_no_alarms() -> None:
     assert (len(rows), len(state)) == (0, 0)
 
 
+def performing(table: pd.DataFrame, generated: list[float], expected: list[float]) -> pd.DataFrame:
+    """Add what panels of 3 kW produced and should have produced, Wh."""
+    table = table.assign(
+        slot_end=table["slot_start"] + HOUR, power_cap=3000.0, estimated=0.0, generated=generated, expected_gen=expected
+    )
+    return table.assign(performance_ratio=performance_ratio(table, table["expected_gen"]))
+
+
+def panel(generated: list[float], expected: float = 1000.0, **columns: Any) -> pd.DataFrame:
+    length = len(generated)
+    return performing(slots(completeness=[1.0] * length, **columns), generated, [expected] * length)
+
+
+def test_low_power_is_raised_after_three_hours_and_says_what_is_missing() -> None:
+    table = panel([950.0, 300.0, 400.4, 500.0, 700.0, 800.0, 900.0])
+    rows = slot_alarms(table, "panel")
+    assert rows["code"].tolist() == ["low_power"] * 2
+    assert rows["state"].tolist() == ["raised", "cleared"]
+    assert rows["timestamp"].tolist() == [NOON + 3 * HOUR, NOON + 6 * HOUR]
+    assert rows["power_low"].tolist() == [1799.6, 2299.6]
+    assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in rows["text_alarm"]] == [
+        "Produced 1 200 Wh of 3 000 Wh expected since 2026-06-20 15:00, 3 hours in a row",
+        "90% of what is expected again; produced 2 700 Wh of 5 000 Wh in 5 hours since 2026-06-20 15:00",
+    ]
+
+
+def test_nothing_in_the_light_is_no_power_and_not_low_power() -> None:
+    rows = slot_alarms(panel([950.0, 0.0, 0.0, 0.0, 0.0, 900.0]), "panel")
+    assert rows["code"].tolist() == ["no_power"] * 2
+    assert rows["severity"].tolist() == ["critical"] * 2
+    assert rows["power_low"].tolist() == [2000.0, 4000.0]
+
+
+@pytest.mark.parametrize(
+    "nothing_said",
+    [
+        panel([0.0] * 6, expected=299.0),  # under a tenth of the rating: dawn
+        panel([0.0] * 6, expected=np.nan),  # no light sensor, no neighbours
+        panel([0.0] * 6, daylight=0),
+        panel([740.0, 740.0, 900.0] * 3),  # not in a row
+    ],
+)
+def test_dawn_night_and_what_is_not_known_raise_nothing(nothing_said: pd.DataFrame) -> None:
+    assert slot_alarms(nothing_said, "panel").empty
+
+
+def test_half_covered_hours_are_judged_by_what_they_covered() -> None:
+    table = panel([500.0] * 6).assign(completeness=0.5)
+    table["performance_ratio"] = performance_ratio(table, table["expected_gen"])
+    assert slot_alarms(table, "panel").empty
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> pd.DataFrame:
     parts = []
@@ -118,6 +171,8 @@ def histories(draw: st.DrawFn) -> pd.DataFrame:
         part = slots(
             completeness=draw(share), stale=draw(share), daylight=draw(flags), panel_id=f"P{element}", variable_data=own
         )
+        energy = st.lists(st.sampled_from([0.0, 312.3, 700.0, 1100.7]), min_size=length, max_size=length)
+        part = performing(part, draw(energy), draw(energy))
         parts.append(part[[bool(seen) for seen in draw(flags)]])
     return pd.concat(parts).sample(frac=1, random_state=draw(st.integers(0, 99)))
 
