@@ -73,7 +73,8 @@ class LiveFeed:
         self.seed, self.wind_interval_ms = seed, wind_interval_ms
         self.truth = Truth()
         self._mixer = Mixer(disorder, seed, self.truth)
-        self._parts = [(Replay(fleet, kind), Encoder(fleet, kind)) for kind in KINDS if fleet.elements(kind)]
+        kinds = [kind for kind in KINDS if fleet.elements(kind)]
+        self._parts = [(Replay(fleet, kind, bridged=True), Encoder(fleet, kind)) for kind in kinds]
 
     def messages(self, second: datetime) -> Batch:
         """Return what arrives in the second that begins then."""
@@ -96,9 +97,11 @@ class LiveFeed:
         if not keep.any():
             return Batch.concat([])
         values = interpolated(part, moments)
+        for name in FIELDS[part.kind]:
+            keep = keep & ~np.isnan(values[name])
         if part.kind == "wind":
             self._blow(values, moments)
-        return encoder.encode(moments, values, keep & ~np.isnan(values[FIELDS[part.kind][0]]))
+        return encoder.encode(moments, values, keep)
 
     def _blow(self, values: dict[str, Floats], moments: Times) -> None:
         times = moments[:, np.newaxis]

@@ -12,6 +12,7 @@ element to element. Nothing is interpolated: minutes that were not measured are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -68,6 +69,26 @@ class Days:
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
+
+    def bridged(self, intervals: int = 2) -> Days:
+        """Return the days, one after the other without end, with gaps of so many intervals filled from both sides.
+
+        A direction stays as it was before the gap.
+        """
+        filled = copy(self)
+        filled.values = {name: self._bridge(name, table, intervals) for name, table in self.values.items()}
+        return filled
+
+    def _bridge(self, name: str, table: Floats, intervals: int) -> Floats:
+        measured = table[:, :: self.every]
+        series = pd.Series(np.tile(measured.ravel(), 3))
+        missing = series.isna()
+        length = missing.groupby((~missing).cumsum()).transform("sum")
+        filled = series.ffill() if name == "wind_direction" else series.interpolate()
+        series = series.where(length > intervals, filled)
+        result = table.copy()
+        result[:, :: self.every] = series.to_numpy()[measured.size : 2 * measured.size].reshape(measured.shape)
+        return result
 
 
 def data_file(package: str, name: str) -> Path:
@@ -130,12 +151,13 @@ def source(kind: Kind, number: int) -> Days:
 
 
 class Replay:
-    """The measured values of a fleet's elements of one kind, at any time."""
+    """The measured values of a fleet's elements of one kind, at any time; `bridged` over what was missed shortly."""
 
-    def __init__(self, fleet: Fleet, kind: Kind) -> None:
+    def __init__(self, fleet: Fleet, kind: Kind, *, bridged: bool = False) -> None:
         self.kind = kind
         self.owners: list[Client] = fleet.owners(kind)
-        self.sources = [source(kind, number) for number in range(len(self.owners))]
+        measured = [source(kind, number) for number in range(len(self.owners))]
+        self.sources = [days.bridged() for days in measured] if bridged else measured
         self.every = np.array([days.every for days in self.sources])
         self.scale = np.array([panel.power_cap for panel in fleet.panels]) if kind == "panel" else None
 

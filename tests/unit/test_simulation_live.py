@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from selfgen.messages import decode
 from selfgen.simulation.batch import Message
 from selfgen.simulation.disorder import Disorder
 from selfgen.simulation.fleet import demo_fleet, make_fleet
@@ -101,3 +102,16 @@ def test_wind_can_be_quicker(interval_ms: int) -> None:
 def test_an_interval_that_does_not_fill_a_second_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fill a second"):
         LiveFeed(demo_fleet(), wind_interval_ms=300)
+
+
+def test_the_devices_send_what_the_contract_takes_at_any_time_of_the_measured_days() -> None:
+    fleet = demo_fleet()
+    feed = LiveFeed(fleet, disorder=PLAIN)
+    storm = NOON.replace(hour=0, second=20)  # the storm's sensor sends whatever was measured
+    for minute in range(1, 3 * 24 * 60, 5):
+        second = storm + timedelta(minutes=minute)
+        sent = messages([feed.messages(second)])
+        for topic in ("wind", "light", "panel"):
+            values = [message.value for message in sent if message.topic == topic]
+            assert decode(topic, values, int(second.timestamp() * 1000) + 1000).refused == []
+        assert len({message.key for message in sent if message.topic == "wind"}) == len(fleet.ids("wind"))
