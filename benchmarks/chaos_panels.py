@@ -94,7 +94,7 @@ def plant(plan: Plan) -> Plant:
             made.lights.append((sensor, f"oracle-c{number}"))
             times = _times(plan, chance, gaps=False)
             values = np.round(
-                np.clip(700 * np.sin(times / 86_400 * np.pi) + chance.normal(0, 40, len(times)), 0, 1200), 2
+                np.clip(700 * np.abs(np.sin(times / 86_400 * np.pi)) + chance.normal(0, 40, len(times)), 0, 1200), 2
             )
             made.irradiance[sensor.light_id] = pd.DataFrame({"time": times, "irradiance": values})
     for number in range(plan.panels):
