@@ -77,13 +77,19 @@ def test_a_killed_server_comes_back_by_itself(lean):
     assert again() != first
 
 
+def kill_supervisor(settings) -> None:
+    supervisor = psutil.Process(int((settings.stack_dir / "supervisord.pid").read_text()))
+    supervisor.kill()
+    supervisor.wait(10)  # a killed process is there for a moment more
+
+
 def test_a_killed_supervisor_leaves_nothing_that_up_or_down_cannot_handle(lean):
     lifecycle.up(lean, ["zookeeper"])
-    psutil.Process(int((lean.stack_dir / "supervisord.pid").read_text())).kill()
+    kill_supervisor(lean)
     assert len(leftovers(lean)) == 1  # the orphan
     lifecycle.up(lean, ["zookeeper"])
     assert next(state for state in lifecycle.status(lean) if state.name == "zookeeper").state == "ready"
-    psutil.Process(int((lean.stack_dir / "supervisord.pid").read_text())).kill()
+    kill_supervisor(lean)
     lifecycle.down(lean)
     assert leftovers(lean) == []
 
