@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfgen.cli.console import CommandError, err, out, print_json, servers
+from selfgen.cli.landing import Json, Topic
 
 if TYPE_CHECKING:
     from kafka_consumers.corrections import Change, Kind
 
 raw = typer.Typer(help="Raw readings in MongoDB: what is there, and mending it.", no_args_is_help=True)
-
-
-class Topic(StrEnum):
-    """Where an element's readings are."""
-
-    WIND = "wind"
-    LIGHT = "light"
-    PANEL = "panel"
 
 
 class Mendable(StrEnum):
@@ -54,7 +47,6 @@ Operator = Annotated[
     str | None, typer.Option(envvar="SELFGEN_OPERATOR", help="Who does this, for the history; else the user's name.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 #: Changes that are listed one by one.
 _LISTED = 20
