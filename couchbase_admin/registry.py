@@ -150,7 +150,13 @@ class Registry:
     def __reduce__(self) -> tuple[Any, ...]:
         return Registry, (self._settings,)
 
-    def lookup(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> pd.DataFrame:
+    def lookup(
+        self,
+        kind: Kind,
+        element_ids: Sequence[str] | NDArray[Any],
+        event_times_ms: ArrayLike,
+        columns: Sequence[str] = COLUMNS,
+    ) -> pd.DataFrame:
         """Return what is known of elements at event times; see also `variable_data`.
 
         Parameters
@@ -161,11 +167,13 @@ class Registry:
             Ids, one for each row of the answer; repeated as needed.
         event_times_ms
             Event times, epoch milliseconds, of the same length.
+        columns
+            Which of `COLUMNS` to answer.
 
         Returns
         -------
         DataFrame
-            The columns of `COLUMNS`, null where there is nothing to say: the client's where nobody has the element
+            These columns, null where there is nothing to say: the client's where nobody has the element
             then. `known`: the element is in the registry. `stale`: Couchbase did not answer in time, and this is
             what was known before (nothing, where `known` is False as well).
         """
@@ -173,10 +181,10 @@ class Registry:
         answers = [
             entries[code].answer(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
         ]
-        columns = zip(*answers, strict=True) if answers else [() for _ in COLUMNS]
+        places = [(name, COLUMNS.index(name)) for name in columns]
         data: dict[str, NDArray[Any]] = {
-            name: np.array(values, dtype=np.float64 if name in _FLOATS else object)
-            for name, values in zip(COLUMNS, columns, strict=True)
+            name: np.array([answer[place] for answer in answers], dtype=np.float64 if name in _FLOATS else object)
+            for name, place in places
         }
         data["known"] = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(entries))[
             codes

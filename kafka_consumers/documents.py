@@ -18,7 +18,7 @@ import numpy as np
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from selfgen.clients.mongo import reading_id
+from selfgen.clients.mongo import reading_id, reading_ids
 from selfgen.messages import MESSAGE_TYPES, Decoded, as_object, value_fields
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -43,10 +43,7 @@ class Origin:
 
 def identities(batch: Decoded) -> list[str]:
     """Return the `_id` of each accepted reading."""
-    return [
-        reading_id(batch.topic, time_ms, element_id)
-        for time_ms, element_id in zip(batch.event_times_ms.tolist(), batch.element_ids, strict=True)
-    ]
+    return reading_ids(batch.topic, batch.event_times_ms, batch.element_ids)
 
 
 def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> list[bytes]:
@@ -62,7 +59,9 @@ def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> list[bytes]:
         What else a document holds.
     """
     documents: list[bytes] = [b""] * len(ids)
-    typed = np.fromiter((type(message) is not dict for message in batch.messages), bool, len(ids))
+    typed = np.ones(len(ids), bool)
+    if batch.columns is None:
+        typed = np.fromiter((type(message) is not dict for message in batch.messages), bool, len(ids))
     for position in np.flatnonzero(~typed).tolist():
         documents[position] = bson.encode(_document(batch, ids, origin, position))
     positions = np.flatnonzero(typed)
@@ -146,8 +145,11 @@ class _Columns:
 
         self.topic = batch.topic
         self.fields = value_fields(batch.topic)
-        row_of = attrgetter("timestamp", *self.fields)
-        times, *values = zip(*map(row_of, chosen(batch.messages)), strict=True)
+        names = ("timestamp", *self.fields)
+        if batch.columns is None:
+            times, *values = zip(*map(attrgetter(*names), chosen(batch.messages)), strict=True)
+        else:
+            times, *values = (batch.columns[name].to_numpy() for name in names)
         self.values = [np.array(column, dtype=np.float64) for column in values]
         self.times_ms = batch.event_times_ms[positions]
         self.raw_times = times
@@ -156,7 +158,7 @@ class _Columns:
         self.texts = {
             "_id": _Text(chosen(ids)),
             "element_id": _Text(chosen(batch.element_ids)),
-            "timestamp": _Text([time if isinstance(time, str) else None for time in times]),
+            "timestamp": _Text(_texts_of(times)),
             "client_id": _Text(chosen(origin.client_ids)),
             "postal_code": _Text(chosen(origin.postal_codes)),
         }
@@ -216,14 +218,21 @@ class _Text:
     """A column of texts as UTF-8, with their lengths in bytes; -1 where there is none."""
 
     def __init__(self, texts: Sequence[str | None]) -> None:
-        given = [text or "" for text in texts]
+        absent = [place for place, text in enumerate(texts) if text is None] if None in texts else []
+        given = [text or "" for text in texts] if absent else texts
         try:
             self.encoded = np.array(given, dtype="S")  # ASCII: at once
         except UnicodeEncodeError:
             self.encoded = np.array([text.encode() for text in given], dtype="S")
         self.lengths = np.char.str_len(self.encoded).astype(np.int64)
-        absent = [place for place, text in enumerate(texts) if text is None]
         self.lengths[absent] = -1
+
+
+def _texts_of(times: Sequence[Any]) -> Sequence[str | None]:
+    """Return the times that are texts, None for the numbers."""
+    if isinstance(times, np.ndarray):
+        return times.tolist() if times.dtype == object else [None] * len(times)
+    return [time if isinstance(time, str) else None for time in times]
 
 
 @lru_cache(maxsize=4096)

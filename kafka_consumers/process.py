@@ -33,7 +33,7 @@ def lookup_in(registry: Registry, topic: str) -> Lookup:
     """Return the look-up of a topic's elements in a registry's cache."""
 
     def lookup(element_ids: Sequence[str], event_times_ms: IntArray) -> Owners:
-        found = registry.lookup(topic, element_ids, event_times_ms)  # type: ignore[arg-type]
+        found = registry.lookup(topic, element_ids, event_times_ms, ("client_id", "postal_code"))  # type: ignore[arg-type]
         return Owners(
             found["client_id"].tolist(),
             found["postal_code"].tolist(),

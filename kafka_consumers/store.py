@@ -21,7 +21,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
-from pymongo.operations import ReplaceOne
+from pymongo.operations import ReplaceOne, UpdateOne
 
 from kafka_consumers import documents
 from kafka_consumers.entrance import Event
@@ -227,26 +227,38 @@ class Store:
         hours = batch.event_times_ms // HOUR_MS * HOUR_MS
         if batch.topic in BATCH_TOPICS:
             mark_dirty(self.database, batch.topic, np.unique(hours[outcomes == LANDED]).tolist(), "landed")
-        tallies: dict[int, Tally | None] = {}
-        for partition, offsets in batch.ranges.items():
+        tallies = {partition: _whole_tally(batch, partition, outcomes) for partition in batch.ranges}
+        new = {
+            partition: [place for place in replacements if batch.partitions[place] == partition]
+            for partition in tallies
+        }
+        done = self._advance(batch, {partition: tally for partition, tally in tallies.items() if not new[partition]})
+        for partition, places in new.items():
             here = batch.partitions == partition
-            tally = _tally(batch, partition, outcomes)
-            tally.refused = Counter(reason for number, reason in batch.refusals if number == partition)
-            tally.bytes = offsets.bytes
-            new = [place for place in replacements if here[place]]
             replaced_hours = np.unique(hours[here & (outcomes == REPLACED)]).tolist()
-            advanced = (
-                self._replace(batch, partition, tally, new, replaced_hours)
-                if new
-                else self._advance(batch, partition, tally)
-            )
-            tallies[partition] = tally if advanced else None
-        return tallies
+            if places and self._replace(batch, partition, tallies[partition], places, replaced_hours):
+                done.add(partition)
+        return {partition: tally if partition in done else None for partition, tally in tallies.items()}
 
-    def _advance(self, batch: Batch, partition: int, tally: Tally, session: ClientSession | None = None) -> bool:
-        """Advance a partition's progress, if it stands where the batch began."""
+    def _advance(self, batch: Batch, tallies: Mapping[int, Tally], session: ClientSession | None = None) -> set[int]:
+        """Advance partitions' progress where it stands where the batch began; return those."""
+        if not tallies:
+            return set()
+        progress = self.database["landing_progress"]
+        updates = [self._progress_update(batch, partition, tally) for partition, tally in tallies.items()]
+        written = progress.bulk_write(updates, ordered=False, session=session)
+        if written.matched_count == len(updates):
+            return set(tallies)
+        # an answer that was lost on the way looks like this too
+        ids = {partition_id(batch.topic, partition): partition for partition in tallies}
+        return {
+            ids[found["_id"]]
+            for found in progress.find({"_id": {"$in": list(ids)}, "consumer": self.consumer}, session=session)
+            if found["next_offset"] == batch.ranges[ids[found["_id"]]].end
+        }
+
+    def _progress_update(self, batch: Batch, partition: int, tally: Tally) -> UpdateOne:
         offsets = batch.ranges[partition]
-        identity = partition_id(batch.topic, partition)
         counts = {
             "landed": tally.landed,
             "duplicates": tally.duplicates,
@@ -254,22 +266,12 @@ class Store:
             "bytes": tally.bytes,
             **{f"refused.{reason}": count for reason, count in tally.refused.items()},
         }
-        progress = self.database["landing_progress"]
-        done = progress.update_one(
-            {"_id": identity, "next_offset": offsets.start},
+        return UpdateOne(
+            {"_id": partition_id(batch.topic, partition), "next_offset": offsets.start},
             {
                 "$set": {"next_offset": offsets.end, "consumer": self.consumer, "at": datetime.now(UTC)},
                 "$inc": counts,
             },
-            session=session,
-        )
-        if done.matched_count:
-            return True
-        # an answer that was lost on the way looks like this too
-        found = progress.find_one({"_id": identity}, session=session)
-        return found is not None and (found["next_offset"], found.get("consumer")) == (
-            offsets.end,
-            self.consumer,
         )
 
     def _replace(
@@ -279,7 +281,7 @@ class Store:
         replacements = [_replacement(batch, place) for place in places]
 
         def together(session: ClientSession) -> bool:
-            if not self._advance(batch, partition, tally, session):
+            if not self._advance(batch, {partition: tally}, session):
                 session.abort_transaction()
                 return False
             done = self.database["topic"].bulk_write(replacements, ordered=False, session=session)
@@ -438,6 +440,13 @@ def _tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtype[np.i
         duplicates=int(np.count_nonzero(here == DUPLICATE)),
         replaced=int(np.count_nonzero(here == REPLACED)),
     )
+
+
+def _whole_tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtype[np.int8]]) -> Tally:
+    tally = _tally(batch, partition, outcomes)
+    tally.refused = Counter(reason for number, reason in batch.refusals if number == partition)
+    tally.bytes = batch.ranges[partition].bytes
+    return tally
 
 
 def _first_places(ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:

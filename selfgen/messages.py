@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
@@ -25,7 +26,11 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Meta, Struct
+from pyarrow import json as arrow_json
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Longest message, bytes.
 MAX_BYTES = 256 * 1024
@@ -140,15 +145,17 @@ class Refused:
 class Decoded:
     """The judgement of a batch: the accepted messages as parallel columns, in order, and the refused ones.
 
-    `messages` holds the typed message where it has declared fields only, else the whole object as a dict.
+    `messages` holds the typed message where it has declared fields only, else the whole object as a dict. Where all of
+    a batch are plain (see `_plain`), `columns` holds their declared fields as well, and `messages` reads them from it.
     """
 
     topic: str
     indexes: list[int]
     element_ids: list[str]
-    event_times_ms: np.ndarray[Any, np.dtype[np.int64]]
-    messages: list[Reading | dict[str, Any]]
+    event_times_ms: IntArray
+    messages: Sequence[Reading | dict[str, Any]]
     refused: list[Refused]
+    columns: pa.Table | None = None
 
     def take(self, places: Sequence[int]) -> Decoded:
         """Return the batch with these of its accepted messages only."""
@@ -162,6 +169,20 @@ class Decoded:
         )
 
 
+class _Rows(Sequence[Reading]):
+    """The typed messages of columns, made when they are asked for."""
+
+    def __init__(self, type_: type[Reading], columns: pa.Table) -> None:
+        self._type, self._columns = type_, columns
+
+    def __len__(self) -> int:
+        return int(self._columns.num_rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        [row] = self._columns.slice(range(len(self))[place], 1).to_pylist()
+        return self._type(**row)
+
+
 class _Refusal(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -172,8 +193,14 @@ class _Limits(NamedTuple):
     """The limits of a numeric field, and how they are said."""
 
     required: bool
-    holds: Callable[[float], bool]
+    low: float
+    high: float
+    below: float
     text: str
+
+    def holds(self, value: Any) -> Any:
+        """Tell whether a number, or each of an array, is finite and within the limits."""
+        return (value >= self.low) & (value <= self.high) & (value < self.below) & (abs(value) < math.inf)
 
 
 class _Contract:
@@ -193,6 +220,14 @@ class _Contract:
         strict = msgspec.defstruct(
             f"Strict{type_.__name__}", [], bases=(type_,), forbid_unknown_fields=True, kw_only=True, gc=False
         )
+        #: a batch's columns, with times in text and as numbers
+        self.schemas = [
+            pa.schema(
+                [(self.id_field, pa.string()), ("timestamp", time), *((name, pa.float64()) for name in self.values)]
+            )
+            for time in (pa.string(), pa.int64())
+        ]
+        self.type = type_
         self.decode: Callable[[bytes], Reading] = msgspec.json.Decoder(strict).decode  # type: ignore[assignment]
         self.row: Callable[[Reading], tuple[Any, ...]] = attrgetter(*self.names)
 
@@ -270,15 +305,13 @@ def _limits(described: msgspec.inspect.Field) -> _Limits:
         if limit is not None
     )
 
-    def holds(value: float) -> bool:
-        return (
-            math.isfinite(value)
-            and (low is None or value >= low)
-            and (high is None or value <= high)
-            and (below is None or value < below)
-        )
-
-    return _Limits(described.required, holds, text or "a finite number")
+    return _Limits(
+        described.required,
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+        math.inf if below is None else below,
+        text or "a finite number",
+    )
 
 
 _CONTRACTS = {topic: _Contract(topic, type_) for topic, type_ in MESSAGE_TYPES.items()}
@@ -287,6 +320,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LONGEST_INTEGER = 20  # characters of a 64-bit integer and its sign
 _LONGEST_QUOTE = 60
+_ZULU_LENGTHS = (len("2026-06-01T12:00:00Z"), len("2026-06-01T12:00:00.000Z"))
 
 
 def value_fields(topic: str) -> tuple[str, ...]:
@@ -319,6 +353,8 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         Accepted and refused together have each index once.
     """
     contract = _CONTRACTS[topic]
+    if (plain := _plain(topic, values, now_ms)) is not None:
+        return plain
     decode_strictly, row_of = contract.decode, contract.row
     indexes: list[int] = []
     messages: list[Reading | dict[str, Any]] = []
@@ -381,6 +417,90 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         [row[3] for row in accepted],
         refused,
     )
+
+
+def _plain(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded | None:
+    """Judge a batch at once where every message is what nearly all are; None where one is not, or is refused.
+
+    Plain is one flat object of declared fields with their types and limits, in printable ASCII without escapes, that
+    begins and ends with its braces. So there is one row for each message, and Arrow's parser can be trusted with it.
+    """
+    contract = _CONTRACTS[topic]
+    columns = _parsed(values, contract.schemas)
+    if columns is None or not _holds(columns, contract):
+        return None
+    event_times_ms = _event_times_at_once(columns["timestamp"])
+    if not ((event_times_ms >= EARLIEST_MS) & (event_times_ms <= now_ms + MAX_AHEAD_MS)).all():
+        return None
+    element_ids: list[str] = columns[contract.id_field].to_numpy().tolist()
+    rows = _Rows(contract.type, columns)
+    return Decoded(topic, list(range(len(values))), element_ids, event_times_ms, rows, [], columns)
+
+
+def _is_flat(text: bytes, values: Sequence[bytes]) -> bool:
+    """Tell whether messages, a line each, are one brace, printable ASCII without escapes, and one brace."""
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    if not len(lengths) or lengths.min() < 2 or lengths.max() > MAX_BYTES:
+        return False
+    # the parser refuses the other control characters; a null that was sent is kept, a column could not tell
+    if not text.isascii() or any(stranger in text for stranger in (b"\\", b"\x7f", b"null")):
+        return False
+    if text.count(b"{") != len(values) or text.count(b"}") != len(values):
+        return False
+    ends = np.cumsum(lengths + 1) - 1
+    characters = np.frombuffer(text, np.uint8)
+    return bool((characters[ends - lengths] == ord("{")).all() and (characters[ends - 1] == ord("}")).all())
+
+
+def _parsed(values: Sequence[bytes | None], schemas: Sequence[pa.Schema]) -> pa.Table | None:
+    """Return flat messages as columns of the first schema that holds them all."""
+    try:
+        text = b"\n".join(values)  # type: ignore[arg-type]
+    except TypeError:  # an empty message of Kafka's
+        return None
+    if not _is_flat(text, values):  # type: ignore[arg-type]
+        return None
+    whole = arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    for schema in schemas:
+        options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        with suppress(pa.ArrowInvalid):
+            columns = arrow_json.read_json(pa.BufferReader(text), whole, options)
+            return columns if columns.num_rows == len(values) else None
+    return None
+
+
+def _holds(columns: pa.Table, contract: _Contract) -> bool:
+    """Tell whether columns keep the contract, but for their times' meaning."""
+    texts = [(contract.id_field, MAX_ID_BYTES)]
+    if pa.types.is_string(columns["timestamp"].type):
+        texts.append(("timestamp", MAX_TIME_LENGTH))
+    return (
+        not any(columns[name].null_count for name in contract.required)
+        and all(_within(pc.binary_length(columns[name]), 1, most) for name, most in texts)
+        and all(limits.holds(columns[name].drop_null().to_numpy()).all() for name, limits in contract.values.items())
+    )
+
+
+def _within(numbers: pa.ChunkedArray, least: int, most: int) -> bool:
+    found = pc.min_max(numbers)
+    return bool(least <= found["min"].as_py() and found["max"].as_py() <= most)
+
+
+def _event_times_at_once(times: pa.ChunkedArray) -> IntArray:
+    """Return epoch ms of times, all texts or all numbers; what is no time becomes -1.
+
+    Arrow takes more forms than RFC 3339 has, but of these lengths and with a Z only one each.
+    """
+    numbers_or_texts = times.to_numpy()
+    if not pa.types.is_string(times.type):
+        return numbers_or_texts  # type: ignore[no-any-return]
+    if pc.all(pc.ends_with(times, "Z")).as_py():
+        lengths = pc.min_max(pc.binary_length(times)).as_py()
+        if lengths["min"] == lengths["max"] and lengths["max"] in _ZULU_LENGTHS:
+            with suppress(pa.ArrowInvalid):
+                instants: IntArray = times.cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy()
+                return instants
+    return _event_times(numbers_or_texts.tolist())
 
 
 def _event_times(times: list[int | str]) -> np.ndarray[Any, np.dtype[np.int64]]:

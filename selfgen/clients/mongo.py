@@ -21,6 +21,9 @@ from typing import Any, NamedTuple, cast
 import bson
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pymongo import DeleteOne, MongoClient, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
@@ -104,6 +107,14 @@ def _create(found: Database[Document], name: str, **options: Any) -> None:
 def reading_id(topic: str, event_time_ms: int, element_id: str = "") -> str:
     """Return the identity of a reading; without an element, the start of all readings of that instant."""
     return f"{topic}|{event_time_ms:0{_TIME_DIGITS}d}|{element_id}"
+
+
+def reading_ids(topic: str, event_times_ms: NDArray[np.int64], element_ids: Sequence[str]) -> list[str]:
+    """Return the identity of each reading; event times in epoch ms."""
+    times = pc.utf8_lpad(pa.array(event_times_ms).cast(pa.string()), _TIME_DIGITS, "0")
+    found = pc.binary_join_element_wise(topic, times, pa.array(element_ids, pa.string()), "|")
+    identities: list[str] = found.to_numpy(zero_copy_only=False).tolist()
+    return identities
 
 
 def reading_time(identity: str) -> int:

@@ -298,6 +298,73 @@ def test_a_message_is_judged_alike_alone_and_among_others(values: list[bytes | N
     ]
 
 
+_number = st.sampled_from(
+    [
+        *("0", "-0", "-0.0", "1", "1.5", "1e2", "1E+2", "1e-400", "1e400", "4.9e-324", "9007199254740993"),
+        *("0.1234567890123456789012", "12345678901234567890123", "01", "1.", ".5", "+1", "1e", "0x10", "NaN", "-NaN"),
+        *("Infinity", "-Infinity", "nan", "inf", "true", "null", "[]", "{}", '"1"'),
+    ]
+) | st.floats(-1000, 1e7).map(repr)
+_time = st.sampled_from(
+    [
+        *("1795342500000", "1795342500000.0", "1.7953425e12", "-1795342500000", "null", "true", "1" * 30, '""'),
+        *('"2026-11-22T10:15:00Z"', '"2026-11-22T10:15:00.123Z"', '"2026-11-22 10:15:00Z"', '"2026-11-22t10:15:00z"'),
+        *('"2026-11-22T10:15:00.1Z"', '"2026-11-22T10:15:00.123456789Z"', '"2026-11-22T10:15:60Z"', '"2026-11-22"'),
+        *(
+            '"2026-11-22T10:15:00+0100"',
+            '"2026-11-22T10:15:00+01:00"',
+            '"2026-11-22T10:15:00"',
+            '"2026-02-30T10:15:00Z"',
+        ),
+        *('"2026-11-22T24:00:00Z"', '"2026-11-22T10:15:00,123Z"', '"0000-11-22T10:15:00Z"', '"2026-11-22T10:15Z"'),
+        *('"2026-11-22T10:15:00+23:59"', '"2026-11-22T10:15:00+24:00"', '"2026-11-22T10:15:00-00:00"'),
+        *('"2026-11-22T1:15:00.0Z"', '"26-11-22T10:15:00.00Z"', '"+2026-11-22T10:15:00Z"', '"2026-11-22T10-15-00Z"'),
+    ]
+)
+_id = st.sampled_from(
+    ["p1", "p", "a b", "|", "", "x" * 128, "x" * 129, "\x7f", "\t", "\n", "\\u0070", "{", "é", "\x00"]
+)
+_line = st.builds(
+    lambda id_, time, power, rest, space: f'{{{space}"panel_id":"{id_}","timestamp":{time},"power":{power}{rest}}}',
+    _id,
+    _time,
+    _number,
+    st.sampled_from(
+        ["", ",", ' , "temperature" : 5 ', ',"power":2', ',"note":1', ',"energy":null,"temperature":-3.5e1']
+    )
+    | _number.map(lambda number: f',"energy":{number}'),
+    st.sampled_from(["", " ", "\n", "\r\n\t", "\x0b"]),
+).map(str.encode)
+_usual = st.builds(
+    lambda time, power: f'{{"panel_id":"p1","timestamp":{time},"power":{power}}}'.encode(),
+    st.sampled_from(['"2026-11-22T10:15:00Z"', '"2026-11-22T10:15:00.123Z"', "1795342500000"]),
+    st.floats(-1000, 1e7),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(values=st.lists(_line | _usual, min_size=1, max_size=3))
+def test_a_batch_is_judged_at_once_as_message_by_message(values: list[bytes]) -> None:
+    at_once = decode("panel", values, NOW_MS)
+    one_by_one = decode("panel", [*values, b""], NOW_MS)  # an empty message is never judged with others
+    assert one_by_one.columns is None
+    assert at_once.indexes == one_by_one.indexes
+    assert at_once.element_ids == one_by_one.element_ids
+    assert at_once.event_times_ms.tolist() == one_by_one.event_times_ms.tolist()
+    assert list(map(as_object, at_once.messages)) == list(map(as_object, one_by_one.messages))
+    assert at_once.refused == one_by_one.refused[:-1]
+
+
+def test_what_nearly_all_batches_are_is_judged_at_once() -> None:
+    usual = [
+        [b'{"panel_id":"p1","timestamp":"2026-11-22T10:15:00Z","power":1}', b'{"panel_id":"p2","timestamp":'
+         b'"2026-11-22T10:15:00.5+01:00","power":-1.5e1, "energy": 3}'],
+        [b'{"panel_id":"p1","timestamp":1795342500000,"power":1}'] * 2,
+    ]  # fmt: skip
+    assert [decode("panel", values, NOW_MS).columns is not None for values in usual] == [True, True]
+    assert decode("wind", [b'{"wind_id":"w","timestamp":1795342500000,"wind_speed":360}'], NOW_MS).columns is None
+
+
 @settings(max_examples=150, deadline=None)
 @given(message=_near)
 def test_what_is_accepted_is_unchanged(message: dict[str, Any]) -> None:
