@@ -12,13 +12,15 @@ help: ## show this list
 
 install: $(VENV)/.ready ## the pipeline's environment, from requirements.lock
 
+# compiled here: where Python may not write bytecode, each process would compile all that it imports (4 s for a worker)
 $(VENV)/.ready: requirements.lock pyproject.toml stack/prerequisites.py
 	@$(PYTHON) stack/prerequisites.py
 	@echo "installing the pipeline's environment (about a minute the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m compileall -q selfgen flink_jobs kafka_consumers couchbase_admin stack benchmarks
 	@touch $@
 
 install-superset: .venv-superset/.ready ## Superset's own environment, from superset/requirements.lock
@@ -26,7 +28,7 @@ install-superset: .venv-superset/.ready ## Superset's own environment, from supe
 .venv-superset/.ready: superset/requirements.lock $(VENV)/.ready
 	@echo "installing Superset's environment"
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-superset
-	@VIRTUAL_ENV=.venv-superset $(BIN)/uv pip sync --quiet superset/requirements.lock
+	@VIRTUAL_ENV=.venv-superset $(BIN)/uv pip sync --quiet --compile-bytecode superset/requirements.lock
 	@.venv-superset/bin/python stack/superset/prepare.py --template
 	@touch $@
 
@@ -42,11 +44,11 @@ up: install install-superset ## start the local stack
 down: install ## stop it, leave no process
 	@$(SELFGEN) stack down
 
-test: install install-superset ## unit, integration and end-to-end tests, on real servers that they start
-	@$(BIN)/pytest
+test: install install-superset test-unit ## unit, integration and end-to-end tests, on real servers that they start
+	@$(BIN)/pytest tests/integration tests/e2e
 
 test-unit: install ## the tests that need no server
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest --numprocesses 2 tests/unit
 
 lint: install ## style, imports, types
 	@$(BIN)/ruff check .
