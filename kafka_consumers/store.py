@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,9 @@ from kafka_consumers.entrance import Event
 from selfgen.clients.mongo import BATCH_TOPICS, HOUR_MS, Document, mark_dirty
 
 _DUPLICATE_KEY = 11000
+#: Inserts side by side, and how many documents are worth it.
+_WRITERS = 2
+_LEAST_PART = 1_000
 #: From this share of known readings in a batch, the next one is looked up before it is inserted.
 _LOOK_FIRST_SHARE = 0.2
 #: A range read that finds fewer wanted readings than this share is given up for point look-ups.
@@ -119,6 +123,7 @@ class Store:
         self.database = database
         self.consumer = consumer
         self._look_first = False
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="insert")
 
     def position(self, topic: str, partition: int, first_offset: int) -> tuple[int, dict[int, str]]:
         """Return where to go on with a partition, and what is refused already from there on, with its reason.
@@ -366,7 +371,7 @@ class Store:
     def _insert(self, batch: Batch) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
         """Insert what is new; return each reading's outcome and the places of those that replace a stored one."""
         first, again = _first_places(batch.ids)
-        places = list(first.values())
+        places = sorted(first.values(), key=batch.ids.__getitem__)  # the order of the clustered collection
         known: dict[bytes, bytes] = {}
         if self._look_first:
             known = self._stored(list(first))
@@ -379,9 +384,19 @@ class Store:
         return _classified(batch, first, again, known)
 
     def _insert_new(self, batch: Batch, places: Sequence[int]) -> list[int]:
-        """Insert documents; return the places of those whose identity is there already."""
-        if not places:
-            return []
+        """Insert documents; return the places of those whose identity is there already.
+
+        MongoDB works off an insert in one thread: a large batch is inserted in parts, side by side.
+        """
+        size = max(-(-len(places) // _WRITERS), _LEAST_PART)
+        parts = [places[first : first + size] for first in range(0, len(places), size)]
+        if len(parts) == 1:
+            return self._insert_part(batch, places)
+        writing = [self._writers.submit(self._insert_part, batch, part) for part in parts]
+        wait(writing)  # all of them, whatever became of one
+        return [place for part in writing for place in part.result()]
+
+    def _insert_part(self, batch: Batch, places: Sequence[int]) -> list[int]:
         new = [RawBSONDocument(batch.documents[place]) for place in places]
         try:
             self.database["topic"].insert_many(new, ordered=False)
