@@ -674,13 +674,23 @@ def retired(relations: Relations, at: datetime, replaced_by: str | None = None) 
 
 
 def corrected(relations: Relations, at: datetime, period: Period) -> Relations:
-    """Return the relations with the period that holds at an instant replaced by another."""
+    """Return the relations with the period that holds at an instant replaced by another.
+
+    Where the element came from another client at its start, that is one instant: the period before ends when this one
+    begins now. An end is corrected alone, so that there may be a time in which nobody has the element.
+    """
     current = valid_at(relations.periods, at)
     if current is None:
         raise Refused(f"nobody has {relations.kind} {relations.element_id} at {shown(at)}: use selfgen install add.")
     if current == period:
         return relations
-    others = [other for other in relations.periods if other != current]
+    others = [
+        replace(other, end_date=period.init_date)
+        if other.end_date == current.init_date and other.init_date < period.init_date
+        else other
+        for other in relations.periods
+        if other != current
+    ]
     return opened(replace(relations, periods=others), period)
 
 

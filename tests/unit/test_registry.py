@@ -18,6 +18,7 @@ from selfgen.registry import (
     WindSensor,
     changed_spans,
     checked,
+    corrected,
     decoded_relations,
     encoded,
     ended,
@@ -87,6 +88,23 @@ def test_periods_are_opened_moved_ended_and_retired():
     heir = succeeded(Relations(kind="panel", element_id="P2", replaces="P1"), out)
     assert told(heir) == [("C", 12, None)]
     assert succeeded(Relations(kind="panel", element_id="P3", replaces="P1"), out).periods == []
+
+
+def test_a_move_is_corrected_at_both_of_its_sides():
+    had = relations(("A", 1, 5), ("B", 5, 9))
+
+    def to(since: int, until: int | None) -> list[tuple[str, int, int | None]]:
+        period = Period(client_id="B", init_date=at(since), end_date=until and at(until))
+        return told(corrected(had, at(6), period))
+
+    assert to(7, 9) == [("A", 1, 7), ("B", 7, 9)]
+    assert to(3, 9) == [("A", 1, 3), ("B", 3, 9)]
+    assert to(5, 8) == [("A", 1, 5), ("B", 5, 8)]
+    with pytest.raises(Refused, match="client A has panel P1 since"):
+        to(1, 9)
+    # where nobody had it in between, the one before keeps its end
+    had = relations(("A", 1, 4), ("B", 5, 9))
+    assert to(6, 9) == [("A", 1, 4), ("B", 6, 9)]
 
 
 def test_what_is_so_already_is_the_same_object():
