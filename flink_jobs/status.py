@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import requests
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from flink_jobs import keeper
 from selfgen.settings import Settings
@@ -48,7 +49,7 @@ def _described(settings: Settings, name: str, job: dict[str, Any]) -> dict[str, 
     checkpoints = ask("/checkpoints")
     last, restored = checkpoints["latest"]["completed"] or {}, checkpoints["latest"]["restored"] or {}
     restarts = [int(float(metric["value"])) for metric in ask("/metrics?get=numRestarts")]
-    read, written = _records(ask)
+    read, written = _told(_records, ask)
     running = job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"]
     return {
         "job": name,
@@ -64,6 +65,15 @@ def _described(settings: Settings, name: str, job: dict[str, Any]) -> dict[str, 
         "read": read,
         "written": written,
     }
+
+
+#: Flink looks for figures when it is asked for the first time.
+_told = Retrying(
+    retry=retry_if_result(lambda records: not any(records)),
+    stop=stop_after_delay(3),
+    wait=wait_fixed(0.2),
+    retry_error_callback=lambda last: last.outcome.result(),
+)
 
 
 def _records(ask: Any) -> tuple[dict[str, int], dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -54,6 +55,16 @@ def servers() -> Iterator[None]:
                 f"MongoDB does not answer ({str(error).partition(' (configured')[0]}); start it with "
                 "'selfgen stack up mongodb', or set SELFGEN_MONGODB_URL"
             ) from error
+
+
+def utc_time(text: str) -> datetime:
+    """Return an instant from what is typed for an option: RFC 3339, or a date or time of UTC."""
+    from selfgen.registry import Refused, moment
+
+    try:
+        return moment(text, "UTC")
+    except Refused as refused:
+        raise typer.BadParameter(str(refused)) from None
 
 
 def print_json(value: Any) -> None:

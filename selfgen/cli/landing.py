@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from selfgen.cli.console import CommandError, fail, out, print_json, reported, servers
+from selfgen.cli.console import CommandError, fail, out, print_json, reported, servers, utc_time
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -37,7 +37,7 @@ ChosenTopic = Annotated[Topic | None, typer.Option("--topic", help="Of this topi
 ChosenReason = Annotated[str | None, typer.Option("--reason", help="Refused for this reason only.")]
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="Received since, UTC."),
+    typer.Option("--since", parser=utc_time, metavar="TIME", help="Received since; UTC, or with an offset."),
 ]
 
 
@@ -257,7 +257,8 @@ def replay_rejected(
         return
     for name, counts in done.items():
         out.print(f"{name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    out.print(f"still refused: {dict(still_refused) or 'none'}")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in still_refused.most_common())
+    out.print(f"still refused: {reasons or 'none'}")
 
 
 def _choice(topic: Topic | None, reason: str | None, since: datetime | None) -> Any:
@@ -267,7 +268,7 @@ def _choice(topic: Topic | None, reason: str | None, since: datetime | None) -> 
     reasons = [*REASONS, "internal_error"]
     if reason is not None and reason not in reasons:
         raise CommandError(f"nothing is refused for {reason!r}; the reasons are: {', '.join(reasons)}")
-    return Choice(topic and topic.value, reason, since and since.replace(tzinfo=UTC))
+    return Choice(topic and topic.value, reason, since)
 
 
 def _text(value: Any) -> Any:

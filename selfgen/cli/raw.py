@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfgen.cli.console import CommandError, err, out, print_json, servers
+from selfgen.cli.console import CommandError, err, out, print_json, servers, utc_time
 from selfgen.cli.landing import Json, Topic
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def find_raw(
     topic: Annotated[Topic, typer.Option(help="Its topic.")] = Topic.PANEL,
     start: Annotated[
         datetime | None,
-        typer.Option("--from", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="UTC; an hour ago."),
+        typer.Option("--from", parser=utc_time, metavar="TIME", help="UTC, or with an offset; default: an hour ago."),
     ] = None,
     end: Annotated[
         datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="UTC; now."),
+        typer.Option("--to", parser=utc_time, metavar="TIME", help="UTC, or with an offset; default: now."),
     ] = None,
     form: Annotated[Form, typer.Option("--format", help="How they are printed.")] = Form.TABLE,
 ) -> None:
@@ -72,8 +72,7 @@ def find_raw(
 
     now = datetime.now(UTC)
     from_ms, to_ms = (
-        int((given.replace(tzinfo=UTC) if given else default).timestamp() * 1000)
-        for given, default in ((start, now - timedelta(hours=1)), (end, now))
+        int((given or default).timestamp() * 1000) for given, default in ((start, now - timedelta(hours=1)), (end, now))
     )
     with servers():
         if from_ms >= to_ms:
@@ -325,12 +324,7 @@ def _range_ms(at: str | None, start: str | None, end: str | None) -> tuple[int, 
 
 
 def _moment_ms(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise CommandError(f"{text} is no time; write it as 2026-03-21T10:15:00Z") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+    return round(utc_time(text).timestamp() * 1000)
 
 
 def _time(moment: datetime) -> str:
