@@ -324,7 +324,10 @@ def _range_ms(at: str | None, start: str | None, end: str | None) -> tuple[int, 
 
 
 def _moment_ms(text: str) -> int:
-    return round(utc_time(text).timestamp() * 1000)
+    try:
+        return round(utc_time(text).timestamp() * 1000)
+    except typer.BadParameter as error:
+        raise CommandError(str(error)) from None
 
 
 def _time(moment: datetime) -> str:

@@ -131,7 +131,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(entrance: Entrance) -> None:
         (("correct", "p1", at(entrance, 0), "--reason", "x"), "nothing to correct"),
         (("correct", "p1", at(entrance, 1), "--power", "1", "--reason", "x"), "no reading"),
         (("correct", "p1", at(entrance, 0), "--without", "power", "--reason", "x"), "required"),
-        (("delete", "p1", "--at", "noon", "--reason", "x"), "no time"),
+        (("delete", "p1", "--at", "noon", "--reason", "x"), "is not a time"),
         (("delete", "p1", "--reason", "x"), "give --at"),
         (("delete", "p1", "--at", at(entrance, 0), "--reason", " "), "empty"),
     ):
