@@ -26,10 +26,6 @@ LATE_DDL = "`timestamp` BIGINT, wind_id STRING, wind_speed DOUBLE, wind_directio
 #: The time of a reading that is too far ahead to have one.
 NO_TIME = "TO_TIMESTAMP_LTZ(0, 3)"
 
-#: Whether a reading's window has closed: the very condition on which Flink drops it.
-IS_LATE = """COALESCE(
-    CURRENT_WATERMARK(event_time) >= FLOOR(event_time TO SECOND) + INTERVAL '0.999' SECOND, FALSE)"""
-
 
 def epoch_ms(time: str) -> str:
     """Return epoch ms of a SQL timestamp; the session's time zone is UTC."""
@@ -48,7 +44,6 @@ def columns(settings: Settings) -> str:
     return f"""
         {contract.columns("wind")},
         appended_at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-        arrival AS PROCTIME(),
         event_time AS CASE WHEN `timestamp` <= {ahead} THEN `timestamp` ELSE {NO_TIME} END,
         WATERMARK FOR event_time AS LEAST(event_time, appended_at) - {delay}"""
 
@@ -106,18 +101,17 @@ def build_pipeline(
     Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both.
     """
     env.create_temporary_function("enrich", enrich)
-    # holds for the duplicates only: windows are forgotten when they close
+    # holds for the times of readings that were seen: windows are forgotten when they close
     env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
+    env.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION once AS 'selfgen.flink.Once'")
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
-        SELECT wind_id, event_time, arrival, wind_speed, wind_direction
-        FROM {source} WHERE event_time <> {NO_TIME}""")
+        SELECT wind_id, event_time, wind_speed, wind_direction FROM {source} WHERE event_time <> {NO_TIME}""")
     env.execute_sql("""
-        CREATE TEMPORARY VIEW once AS
-        SELECT wind_id, event_time, wind_speed, wind_direction
-        FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY wind_id, event_time ORDER BY arrival) AS place FROM reading)
-        WHERE place = 1""")
-    env.execute_sql(f"CREATE TEMPORARY VIEW in_time AS SELECT * FROM once WHERE NOT {IS_LATE}")
+        CREATE TEMPORARY VIEW seen_once AS
+        SELECT wind_id, rowtime AS event_time, wind_speed, wind_direction, late_s
+        FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once')""")
+    env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
     env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
@@ -143,9 +137,8 @@ def build_pipeline(
     job.add_insert_sql(f"INSERT INTO {sink} SELECT {selected} FROM enriched")
     job.add_insert_sql(f"""
         INSERT INTO {late}
-        SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction,
-               TIMESTAMPDIFF(SECOND, event_time, CURRENT_WATERMARK(event_time))
-        FROM once WHERE {IS_LATE}""")
+        SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction, late_s
+        FROM seen_once WHERE late_s IS NOT NULL""")
     return job
 
 

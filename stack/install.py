@@ -98,7 +98,7 @@ def _compile_format(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(dir=jar.parent.parent) as work:
         folder, made = Path(work) / "classes", Path(work) / jar.name
         java = [str(path) for path in _sources(FORMAT) if path.suffix == ".java"]
-        command = ["javac", "--release", "17", "-Xlint:all", "-Werror", "-d", str(folder)]
+        command = ["javac", "--release", "17", "-Xlint:all", "-proc:none", "-Werror", "-d", str(folder)]
         command += ["-cp", f"{jar.parent}/*", *java]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
