@@ -1,0 +1,136 @@
+"""Light sensors: what the recommended orientation loses after 30, 90 and 365 days, beside rules of thumb.
+
+Global light alone is given, of the typical years that come with pvlib; the loss is against the best plane by pvlib
+from their measured beam and diffuse light (Hay and Davies' sky, albedo 0.2). Peers: tilt = latitude towards the
+equator, and the best plane under a clear sky.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pvlib
+
+from benchmarks.form import Figure
+from selfgen import orientation
+from selfgen.settings import Settings
+from selfgen.solar import ALBEDO, HOUR_MS, best_orientation, plane_irradiance
+
+YEARS = {"Greensboro 36° N": "723170TYA.CSV", "Sand Point 55° N": "703165TY.csv", "Miami 26° N": "12839.tm2"}
+#: Days between the starts of the windows.
+STEP = 10
+_TURNS = np.arange(160.0, 201.0, 2.0)
+
+
+class Year(NamedTuple):
+    """A typical year, hour by hour, W/m²."""
+
+    latitude: float
+    longitude: float
+    starts: Any
+    ghi: Any
+    dni: Any
+    dhi: Any
+
+
+def load(name: str) -> Year:
+    """Return one of pvlib's typical years."""
+    path = Path(pvlib.__path__[0]) / "data" / name
+    if name.endswith(".tm2"):
+        frame, place = pvlib.iotools.read_tmy2(path)
+        frame = frame.rename(columns=str.lower)
+    else:
+        frame, place = pvlib.iotools.read_tmy3(path, map_variables=True)
+    first = pd.Timestamp("2001-01-01", tz="UTC").value / 1e6 - place["TZ"] * HOUR_MS
+    columns = (frame[column].to_numpy(float) for column in ("ghi", "dni", "dhi"))
+    return Year(place["latitude"], place["longitude"], first + np.arange(8760) * HOUR_MS, *columns)
+
+
+class Oracle:
+    """The year's irradiation on any plane, by pvlib from measured beam and diffuse light."""
+
+    def __init__(self, year: Year) -> None:
+        self.year = year
+        self.times = pd.to_datetime(year.starts + HOUR_MS / 2, unit="ms", utc=True)
+        self.sun = pvlib.solarposition.get_solarposition(self.times, year.latitude, year.longitude)
+        self.extra = pvlib.irradiance.get_extra_radiation(self.times).to_numpy()
+        self.known: dict[tuple[float, float], float] = {}
+
+    def plane(self, tilt: float, azimuth: float) -> Any:
+        """Return W/m² hour by hour."""
+        return np.nan_to_num(
+            pvlib.irradiance.get_total_irradiance(
+                tilt,
+                azimuth,
+                self.sun["zenith"].to_numpy(),
+                self.sun["azimuth"].to_numpy(),
+                self.year.dni,
+                self.year.ghi,
+                self.year.dhi,
+                dni_extra=self.extra,
+                model="haydavies",
+                albedo=ALBEDO,
+            )["poa_global"]
+        )
+
+    def energy(self, tilt: float, azimuth: float) -> float:
+        """Return Wh/m² in the year."""
+        if (tilt, azimuth) not in self.known:
+            self.known[tilt, azimuth] = float(self.plane(tilt, azimuth).sum())
+        return self.known[tilt, azimuth]
+
+    def greatest(self) -> float:
+        """Return the most that any plane catches, to 1° of tilt and 2° of azimuth."""
+        tilt = max(np.arange(0.0, 61.0, 4.0), key=lambda each: self.energy(each, 180.0))
+        near = np.arange(max(tilt - 6, 0), tilt + 7)
+        turn = max(_TURNS, key=lambda each: self.energy(tilt, each))
+        return max(self.energy(each, angle) for each in near for angle in (turn - 2, turn, turn + 2))
+
+
+def run(_settings: Settings) -> list[Figure]:
+    """Measure each typical year."""
+    return [figure for place, name in YEARS.items() for figure in _of(place, load(name))]
+
+
+def _of(place: str, year: Year) -> list[Figure]:
+    oracle = Oracle(year)
+    most = oracle.greatest()
+    parts = orientation.contributions(year.starts, year.ghi, year.latitude, year.longitude)
+
+    def lost(tilt: float, azimuth: float) -> float:
+        return round(max(1 - oracle.energy(tilt, azimuth) / most, 0.0) * 100, 4)
+
+    def after(first_day: int, days: int) -> float:
+        hours = (np.arange(days * 24) + first_day * 24) % 8760
+        best = orientation.best(orientation.summed(year.starts[hours], parts[hours]), year.latitude, year.longitude)
+        return lost(best.tilt, best.azimuth)
+
+    month, season = ([after(day, days) for day in range(0, 365, STEP)] for days in (30, 90))
+    thumb = lost(round(abs(year.latitude)), 180.0)
+    clear = best_orientation(year.latitude, year.longitude)
+    under_clear = lost(clear.tilt, clear.azimuth)
+    losses = (
+        ("loss, full year", after(0, 365), 0.05),
+        ("loss, 30 days, median", float(np.median(month)), 0.2),
+        ("loss, 30 days, worst", max(month), 1.0),
+        ("loss, 90 days, worst", max(season), 0.5),
+    )
+    deviation, error = _energy(year, oracle)
+    return [
+        *(Figure(f"{place}: {what}", value, "%", peer=thumb, bar=("<=", bar)) for what, value, bar in losses),
+        Figure(f"{place}: loss, clear sky only", under_clear, "%", peer=thumb),
+        Figure(f"{place}: energy at 30°, 180°, from measured beam: off by", deviation, "%", bar=("<=", 3.0)),
+        Figure(f"{place}: the same, hourly nRMSE", error, "%"),
+    ]
+
+
+def _energy(year: Year, oracle: Oracle) -> tuple[float, float]:
+    """Return by how much the year's irradiation is off on a plane, %, and the hours' nRMSE, %."""
+    ours = plane_irradiance(year.starts, year.starts + HOUR_MS, year.ghi, year.latitude, year.longitude, 30, 180)
+    theirs = oracle.plane(30, 180)
+    lit = year.ghi > 0
+    error = np.sqrt(np.mean((ours - theirs)[lit] ** 2)) / theirs[lit].mean()
+    return round(abs(float(ours.sum() / theirs.sum() - 1)) * 100, 3), round(float(error) * 100, 2)

@@ -1,0 +1,84 @@
+"""Where to point panels, from global light alone: what the choice loses against measured beam and diffuse light."""
+
+import numpy as np
+import pandas as pd
+import pvlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfgen import orientation
+from selfgen.solar import HOUR_MS, sun, surface
+from tests.unit.test_solar import YEARS, Year, from_beam_and_diffuse, load
+
+
+@pytest.fixture(scope="module", params=YEARS)
+def year(request: pytest.FixtureRequest) -> Year:
+    return load(request.param)
+
+
+def greatest(year: Year) -> float:
+    """Return the most that any plane catches of the measured beam and diffuse light, to 1° and 5°."""
+    times = pd.to_datetime(year.starts + HOUR_MS / 2, unit="ms", utc=True)
+    zenith, azimuth = sun(year.latitude, year.longitude, times.as_unit("ms").asi8)
+    extra = np.asarray(pvlib.irradiance.get_extra_radiation(times.dayofyear.to_numpy()))
+    up = zenith < 90
+    columns = (column[up] for column in (zenith, azimuth, year.dni, year.ghi, year.dhi, extra))
+    return float(surface(*columns).max())
+
+
+def test_what_the_choice_loses_after_a_month_three_and_a_year(year: Year) -> None:
+    most = greatest(year)
+    parts = orientation.contributions(year.starts, year.ghi, year.latitude, year.longitude)
+
+    def lost(first_day: int, days: int) -> float:
+        hours = (np.arange(days * 24) + first_day * 24) % 8760
+        sums = orientation.summed(year.starts[hours], parts[hours])
+        chosen = orientation.best(sums, year.latitude, year.longitude)
+        return 1 - from_beam_and_diffuse(year, chosen.tilt, chosen.azimuth).sum() / most
+
+    assert lost(0, 365) <= 0.0005
+    month = [lost(day, 30) for day in range(0, 365, 61)]
+    assert np.median(month) <= 0.002
+    assert max(month) <= 0.01
+    assert max(lost(day, 90) for day in range(0, 365, 91)) <= 0.005
+
+
+@pytest.mark.parametrize(("latitude", "towards"), [(51.5, 180), (-33.9, 0), (69.6, 180)])
+def test_without_any_measurement_it_faces_the_equator(latitude: float, towards: float) -> None:
+    none = np.zeros((12, 24, len(orientation.COLUMNS)))
+    best = orientation.best(none, latitude, 0.0)
+    assert abs((best.azimuth - towards + 180) % 360 - 180) <= 2
+    assert abs(latitude) - 35 < best.tilt < abs(latitude)
+    assert orientation.best(none, 0.0, 0.0).tilt <= 4
+
+
+START = 1_767_225_600_000  # 2026-01-01
+STARTS = START + np.arange(24 * 40) * HOUR_MS
+PARTS = orientation.contributions(STARTS, np.random.default_rng(1).uniform(-5, 900, len(STARTS)), 40.4, -3.7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(STARTS) - 1), max_size=20))
+def test_hours_add_up_in_any_order_and_computed_again(random: object, again: list[int]) -> None:
+    order = list(range(len(STARTS)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    total = sum(orientation.summed(STARTS[piece], PARTS[piece]) for piece in np.array_split(order, 7))
+    for hour in again:  # taken out, and put back
+        total = total - orientation.summed(STARTS[[hour]], PARTS[[hour]])
+        total = total + orientation.summed(STARTS[[hour]], PARTS[[hour]])
+    whole = orientation.summed(STARTS, PARTS)
+    np.testing.assert_allclose(total, whole, atol=1e-6)
+    np.testing.assert_allclose(
+        orientation.surface(orientation.expected_year(total, 40.4, -3.7)),
+        orientation.surface(orientation.expected_year(whole, 40.4, -3.7)),
+        rtol=1e-9,
+    )
+
+
+def test_gaps_count_neither_as_light_nor_as_clear_sky() -> None:
+    ghi = np.full(len(STARTS), 300.0)
+    ghi[5::7] = np.nan
+    parts = orientation.contributions(STARTS, ghi, 40.4, -3.7)
+    assert (parts[5::7] == 0).all()
+    assert parts[:, 4].sum() > 0
