@@ -17,6 +17,10 @@ def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", name, *arguments]
 
 
+def _selfgen() -> str:
+    return str(Path(sys.executable).with_name("selfgen"))
+
+
 def _running(_settings: Settings) -> str | None:
     """Take a process without an address for ready as soon as the supervisor runs it."""
     return None
@@ -66,12 +70,21 @@ WIND = (
     ),
 )
 
+BATCH = Server(
+    name="batch_watch",
+    description="the hours of panels and light sensors, computed as they end",
+    needs=("mongodb", "couchbase", "jobmanager", "taskmanager", "broker", "historical", "indexer"),
+    command=lambda _settings: [_selfgen(), "batch", "watch", "--json"],
+    ready=_running,
+    stop_s=60,
+)
+
 LIVE_FEED = Server(
     name="live_feed",
     description="the demo's devices, at real speed",
     needs=("kafka",),
     command=lambda settings: [
-        *(str(Path(sys.executable).with_name("selfgen")), "simulate", "live"),
+        *(_selfgen(), "simulate", "live"),
         *("--log", str(settings.build_dir / "demo" / "live.jsonl")),
         *("--counts", str(settings.build_dir / "demo" / "live.json")),
     ],
@@ -79,4 +92,4 @@ LIVE_FEED = Server(
     stop_s=90,
 )
 
-PROGRAMS: dict[str, Server] = {program.name: program for program in (*LANDING, *WIND, LIVE_FEED)}
+PROGRAMS: dict[str, Server] = {program.name: program for program in (*LANDING, *WIND, BATCH, LIVE_FEED)}

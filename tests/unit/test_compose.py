@@ -17,7 +17,7 @@ import yaml
 
 from selfgen.cli import app
 from selfgen.settings import PORT_OFFSETS, ROOT, Settings
-from stack.programs import LANDING, WIND
+from stack.programs import BATCH, LANDING, WIND
 from stack.servers import SERVERS
 
 #: The settings as they are without any environment: what the file's defaults must be.
@@ -30,7 +30,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 #: The system's own processes; the stack's other programs belong to the demo.
-PROCESSES = {process.name: process for process in (*LANDING, *WIND)}
+PROCESSES = {process.name: process for process in (*LANDING, *WIND, BATCH)}
 
 SECRETS = {
     "SELFGEN_COUCHBASE_PASSWORD": "c0uchbase",
@@ -105,7 +105,8 @@ def test_every_server_and_every_process_of_the_stack_is_a_service():
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_a_process_runs_the_module_that_the_stack_runs(name):
-    assert SERVICES[name]["command"] == ["python", *PROCESSES[name].command(DEFAULTS)[1:]]
+    program, *arguments = PROCESSES[name].command(DEFAULTS)
+    assert SERVICES[name]["command"] == ["selfgen" if program.endswith("selfgen") else "python", *arguments]
 
 
 @pytest.mark.parametrize("name", [*SERVERS, *PROCESSES])
