@@ -21,9 +21,12 @@ from selfgen.settings import Settings
 NAME = "rich_panel"
 
 #: What a panel's slots carry beside every slot's columns.
-EXPECTED = (
+OF_PANELS = (
     Column("expected_gen", "double", "Expected energy", "Wh"),
     Column("performance_ratio", "double", "Performance ratio"),
+    Column("meter_resets", "long", "Times that the meter began anew"),
+    Column("flat", "double", "Share of samples at the greatest"),
+    Column("dark", "double", "Share of samples with power while the sun is down"),
 )
 
 
@@ -59,7 +62,7 @@ def run(settings: Settings, ranges: Sequence[Range]) -> None:
         expected = expected_energy(slots, light_slots(settings, slots))
         return slots.assign(expected_gen=expected, performance_ratio=performance_ratio(slots, expected))
 
-    run_rich(settings, NAME, PANEL, ranges, EXPECTED, with_expected, partial(spread_weights, settings))
+    run_rich(settings, NAME, PANEL, ranges, OF_PANELS, with_expected, partial(spread_weights, settings))
 
 
 def main() -> None:

@@ -164,9 +164,10 @@ def make_slots(
     Returns
     -------
     DataFrame
-        Also with the panel's `tilt` and `azimuth`, and `owned`: the owner's share of the slot.
+        Also with the panel's `tilt` and `azimuth`; `owned`, the owner's share of the slot; `meter_resets`; and of
+        panels `flat` and `dark` (`selfgen.evidence`).
     """
-    from selfgen.alarms import stale_share
+    from selfgen import evidence
     from selfgen.solar import daylight
 
     named = {source.field: "value", **({source.meter: "energy"} if source.meter else {})}
@@ -183,7 +184,11 @@ def make_slots(
     slots = slots.drop(columns=["init", "end"])
     slots = slots.rename(columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"})
     slots["variable_data"] = _as_text(slots)
-    slots["stale"] = stale_share(readings, slots)
+    samples = evidence.samples_in(readings, slots)
+    slots["stale"] = evidence.stale_share(samples)
+    if source.kind == PANEL.kind:
+        slots["flat"] = evidence.flat_share(samples)
+        slots["dark"] = evidence.dark_share(samples, slots)
     slots["daylight"] = daylight(slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"])
     slots["daylight"] = slots["daylight"].astype("int64")
     return with_calendar(slots)

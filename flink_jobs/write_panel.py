@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dateutil.relativedelta import relativedelta
 
 from flink_jobs.reports import add_alarms, arguments, dates, run_write, within
-from flink_jobs.rich_panel import EXPECTED
+from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.slots import PANEL, create_lake_table
 from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
 from selfgen.settings import Settings
@@ -48,7 +48,7 @@ def build_pipeline(
     env: StreamTableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
 ) -> StatementSet:
     """Return the job from the lake to the tables `report` and `alarm`."""
-    lake = create_lake_table(env, "lake", settings.lake_dir / PANEL.kind, EXPECTED)
+    lake = create_lake_table(env, "lake", settings.lake_dir / PANEL.kind, OF_PANELS)
     env.execute_sql(f"CREATE TEMPORARY VIEW slot AS SELECT * FROM {lake} WHERE {needed(start, end)}")
     owner = "element_id, client_id"
     sums = ", ".join(

@@ -31,11 +31,15 @@ Int64 = npt.NDArray[np.int64]
 # -- panels and light sensors, slot by slot ----------------------------------------------------------
 
 
+def _one(slots: pd.DataFrame) -> pd.Series[int]:
+    return pd.Series(1, index=slots.index)
+
+
 class SlotAlarm(NamedTuple):
-    """One alarm over daylight slots, as its definition reads.
+    """One alarm over slots, as its definition reads.
 
     `observed`, `bad` and `good` say of each slot whether it tells anything, holds the condition to raise, and holds
-    the easier one to clear; `needed` how many bad ones in a row raise.
+    the easier one to clear; `needed` how many bad ones raise, `eased` how many good ones in a row clear.
     """
 
     code: str
@@ -46,7 +50,11 @@ class SlotAlarm(NamedTuple):
     needed: Callable[[pd.DataFrame], pd.Series[int]]
     raised: Callable[[Any], str]
     cleared: Callable[[Any], str]
-    #: Whether it tells how much energy is missing; such are of panels only.
+    eased: Callable[[pd.DataFrame], pd.Series[int]] = _one
+    #: Whether what is not bad ends a run of bad slots, or only what clears.
+    in_a_row: bool = True
+    panels_only: bool = False
+    #: Whether it tells how much energy is missing.
     loses: bool = False
 
 
@@ -54,17 +62,32 @@ def _wh(energy: float) -> str:
     return f"{energy:,.0f} Wh".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def _w(power: float) -> str:
+    return f"{power:,.0f} W".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
 def _judged(slots: pd.DataFrame, code: str) -> pd.Series[bool]:
     """Tell of which slots the performance ratio says something."""
     return (
         slots["daylight"].astype(bool)
         & (slots["completeness"] >= _HALF)
+        & ~(slots["stale"] > _HALF)
         & (slots["expected_share"] >= slots[f"{code}.least"])
         & slots["performance_ratio"].notna()
     )
 
 
 _HALF = 0.5
+
+
+def _clipped(slots: pd.DataFrame) -> pd.Series[bool]:
+    """Tell in which slots an inverter at its limit would show; a value that does not move at all is `stuck`."""
+    return (
+        slots["daylight"].astype(bool)
+        & ~(slots["stale"] > _HALF)
+        & (slots["greatest"] >= slots["clipping.least"] * slots["power_cap"])
+    )
+
 
 SLOT_ALARMS = (
     SlotAlarm(
@@ -114,6 +137,7 @@ SLOT_ALARMS = (
             f"{row.performance_ratio:.0%} of what is expected again; produced {_wh(row.produced)} of "
             f"{_wh(row.wanted)} in {row.count} hours since {row.since}"
         ),
+        panels_only=True,
         loses=True,
     ),
     SlotAlarm(
@@ -130,7 +154,74 @@ SLOT_ALARMS = (
             f"Produces again, {row.performance_ratio:.0%} of what is expected; {_wh(row.wanted - row.produced)} are "
             f"missing from {row.count} hours since {row.since}"
         ),
+        panels_only=True,
         loses=True,
+    ),
+    SlotAlarm(
+        code="over_power",
+        severity="minor",
+        observed=lambda slots: slots["daylight"].astype(bool) & (slots["samples"] > 0) & slots["power_cap"].notna(),
+        bad=lambda slots: slots["greatest"] > slots["over_power.above"] * slots["power_cap"],
+        good=lambda slots: slots["greatest"] < slots["over_power.clear"] * slots["power_cap"],
+        needed=lambda slots: slots["over_power.slots"],
+        eased=lambda slots: slots["over_power.clear_slots"],
+        raised=lambda row: (
+            f"Up to {_w(row.greatest)} from a rating of {_w(row.power_cap)}, {row.greatest / row.power_cap:.0%} of it, "
+            f"since {row.since}, {row.count} hours in a row: the rating, the unit or the meter is wrong"
+        ),
+        cleared=lambda row: (
+            f"Within its rating of {_w(row.power_cap)} again, {row.count} daylight hours after {row.since}"
+        ),
+        panels_only=True,
+    ),
+    SlotAlarm(
+        code="clipping",
+        severity="info",
+        observed=_clipped,
+        bad=lambda slots: slots["flat"] >= slots["clipping.flat"],
+        good=lambda slots: slots["flat"] < slots["clipping.clear"],
+        needed=lambda slots: slots["clipping.slots"],
+        eased=lambda slots: slots["clipping.clear_slots"],
+        raised=lambda row: (
+            f"Cut at {_w(row.greatest)}, {row.greatest / row.power_cap:.0%} of the rating, since {row.since}: "
+            f"{row.flat:.0%} of the last hour's {row.samples:.0f} samples at its greatest, {row.count} hours in a row"
+        ),
+        cleared=lambda row: (
+            f"Not cut any more: {row.flat:.0%} of {row.samples:.0f} samples at the greatest, {_w(row.greatest)}; "
+            f"cut since {row.since}"
+        ),
+        panels_only=True,
+    ),
+    SlotAlarm(
+        code="meter_reset",
+        severity="info",
+        observed=lambda slots: slots["samples"] > 0,
+        bad=lambda slots: slots["meter_resets"] > 0,
+        good=lambda slots: slots["meter_resets"] == 0,
+        needed=_one,
+        raised=lambda row: (
+            f"The meter began anew {row.meter_resets:.0f} times in the hour of {row.since}: what it shows since counts "
+            "from zero"
+        ),
+        cleared=lambda row: f"The meter goes on since it began anew in the hour of {row.since}",
+        panels_only=True,
+    ),
+    SlotAlarm(
+        code="clock_shift",
+        severity="minor",
+        # a value that does not move stays so in the night
+        observed=lambda slots: slots["dark"].notna() & ~(slots["stale"] > _HALF),
+        bad=lambda slots: slots["dark"] > 0,
+        good=lambda slots: slots["dark"] == 0,
+        needed=lambda slots: slots["clock_shift.slots"],
+        eased=lambda slots: slots["clock_shift.clear_slots"],
+        in_a_row=False,
+        raised=lambda row: (
+            f"Power before sunrise or after sunset since {row.since}: in {row.bad_run} hours, {row.dark:.0%} of the "
+            f"last one's {row.samples:.0f} samples; the device's clock or time zone is wrong"
+        ),
+        cleared=lambda row: f"No power before sunrise or after sunset any more; there was since {row.since}",
+        panels_only=True,
     ),
 )
 
@@ -143,7 +234,8 @@ _STATE_TYPES = {
     "open": np.bool_,  # an incident is open
     "started": np.int64,  # start of the first slot of the incident, or of the run of bad ones, epoch ms
     "bad_run": np.int64,  # bad slots in a row up to now
-    "count": np.int64,  # daylight slots since `started`
+    "good_run": np.int64,  # good ones
+    "count": np.int64,  # slots since `started` that told something
     # in these slots; whole mWh, so that sums do not depend on where a range begins
     "produced": np.int64,
     "wanted": np.int64,
@@ -165,8 +257,9 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     slots : DataFrame
         One row for each element and slot, in any order: the element's id (`panel_id`, `light_id`), `slot_start`
         (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
-        (JSON text) and the columns of the enrichment; of panels also `slot_end`, `generated`, `estimated`, `power_cap`,
-        `expected_gen` and `performance_ratio`. Of a slot with two owners the later row counts.
+        (JSON text) and the columns of the enrichment; of panels, where known, also `slot_end`, `generated`,
+        `estimated`, `greatest`, `power_cap`, `expected_gen`, `performance_ratio`, `meter_resets`, and what
+        `selfgen.evidence` says of its samples. Of a slot with two owners the later row counts.
     kind : {"panel", "light"}
         What the elements are.
     state : DataFrame
@@ -188,8 +281,9 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         .drop_duplicates(["element_id", "slot_start"], keep="last")
     )
     ordered = _with_losses(pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1))
+    ordered = ordered.assign(**{name: np.nan for name in _OF_PANELS if name not in ordered})
     found, kept = [], []
-    for alarm in (alarm for alarm in SLOT_ALARMS if kind == "panel" or not alarm.loses):
+    for alarm in (alarm for alarm in SLOT_ALARMS if kind == "panel" or not alarm.panels_only):
         rows, after = _follow(ordered, alarm, state[state["code"] == alarm.code])
         found.append(rows)
         kept.append(after)
@@ -203,6 +297,10 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     )
 
 
+#: Columns that a lake of before they were has not, and slots without samples neither.
+_OF_PANELS = ("greatest", "power_cap", "flat", "dark", "meter_resets")
+
+
 def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run one alarm over slots in order of element and time, all at once: runs and latches by running maxima."""
     slots = slots[alarm.observed(slots)].reset_index(drop=True)
@@ -214,22 +312,29 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
 
     known = state.set_index("element_id").reindex(elements)
     was_open = known["open"].eq(True).to_numpy()
-    started_before, run_before, count_before = (
-        known[name].fillna(0).to_numpy(np.int64) for name in ("started", "bad_run", "count")
+    started_before, run_before, good_before, count_before = (
+        known[name].fillna(0).to_numpy(np.int64) for name in ("started", "bad_run", "good_run", "count")
     )
     sums = {name: np.r_[0, np.cumsum(slots[name].to_numpy(np.int64))] for name in _LOSSES}  # of the rows before each
     carried = {name: of[begin] - known[name].fillna(0).to_numpy(np.int64) for name, of in sums.items()}
 
-    last_not_bad = np.maximum.accumulate(np.where(bad, -1, row))
-    unbroken = last_not_bad < begin  # since the range before
-    run = row - np.maximum(last_not_bad, begin - 1) + np.where(unbroken, run_before, 0)
+    last_not_good = np.maximum.accumulate(np.where(good, -1, row))
+    good_run = row - np.maximum(last_not_good, begin - 1) + np.where(last_not_good < begin, good_before, 0)
+    clears = good & (good_run >= alarm.eased(slots).to_numpy(np.int64))
+
+    bads = np.r_[0, np.cumsum(bad)]  # before each row
+    none_yet = (bads[row + 1] == bads[begin]) & (run_before == 0)
+    ends = ~bad if alarm.in_a_row else clears | (good & none_yet)
+    last_end = np.maximum.accumulate(np.where(ends, row, -1))
+    unbroken = last_end < begin  # since the range before
+    run = bads[row + 1] - bads[np.maximum(last_end, begin - 1) + 1] + np.where(unbroken, run_before, 0)
     continued = unbroken & (run_before > 0)
-    run_first = np.where(continued, begin - count_before, np.maximum(last_not_bad, begin - 1) + 1)
+    run_first = np.where(continued, begin - count_before, np.maximum(last_end, begin - 1) + 1)
     run_started = np.where(continued, started_before, starts[np.minimum(np.maximum(run_first, 0), row)])
     run_base = {name: np.where(continued, carried[name], of[np.maximum(run_first, 0)]) for name, of in sums.items()}
 
     raises = bad & (run >= alarm.needed(slots).to_numpy(np.int64))
-    last_said = np.maximum.accumulate(np.where(raises | good, row, -1))
+    last_said = np.maximum.accumulate(np.where(raises | clears, row, -1))
     is_open = np.where(last_said >= begin, raises[last_said], was_open)
     before = np.where(first, was_open, np.r_[False, is_open[:-1]][: len(slots)])
     raised, cleared = is_open & ~before, ~is_open & before
@@ -254,6 +359,7 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
             "open": is_open,
             "started": started,
             "bad_run": run,
+            "good_run": good_run,
             "count": count,
             **losses,
         }
@@ -262,7 +368,9 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
     kept = now[last & (is_open | (run > 0))]
     untouched = state[~state["element_id"].isin(elements)]
     energies = {name: of / _MWH for name, of in losses.items()}
-    events = slots.assign(started=started, count=count, state=np.where(raised, "raised", "cleared"), **energies)
+    events = slots.assign(
+        started=started, count=count, bad_run=run, state=np.where(raised, "raised", "cleared"), **energies
+    )
     if alarm.loses:
         events["power_low"] = events["wanted"] - events["produced"]
     rows = _described(events[raised | cleared], alarm)
@@ -310,84 +418,13 @@ def _own_thresholds(slots: pd.DataFrame) -> pd.DataFrame:
     codes, distinct = pd.factorize(texts, use_na_sentinel=False)
     tables = [
         {
-            f"{alarm.code}.{field}": value
-            for alarm in SLOT_ALARMS
-            for field, value in msgspec.to_builtins(getattr(own, alarm.code)).items()
+            f"{code}.{field}": value
+            for code, fields in msgspec.to_builtins(own).items()
+            for field, value in fields.items()
         }
         for own in map(Thresholds.read, [*distinct, None])  # the last for no slots at all
     ]
     return pd.DataFrame(tables).take(codes).reset_index(drop=True)
-
-
-# -- evidence ----------------------------------------------------------------------------------------
-
-#: Least time, and least number of samples, without a change that make a value stale.
-STALE_SPAN_S = 1200.0
-STALE_SAMPLES = 4
-#: Values that agree to so many decimals are the same.
-STALE_DECIMALS = 3
-
-
-def stale_share(readings: pd.DataFrame, slots: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return the share of each slot's samples that belong to a stretch of one and the same value.
-
-    A stretch lasts at least `STALE_SPAN_S` seconds, to the nearest lower power of two of samples at the slot's own
-    rate, and lies within the slot, so that the result does not depend on what else was read. Zero and less is never
-    stale: that is night, or an alarm of its own.
-
-    Parameters
-    ----------
-    readings : DataFrame
-        `element_id`, `time` (epoch ms), `value`, in any order.
-    slots : DataFrame
-        `element_id`, `slot_start`, `slot_end` (epoch ms).
-
-    Returns
-    -------
-    ndarray
-        0–1 for each row of `slots`; NaN where it has no samples.
-    """
-    element, _ = pd.factorize(pd.concat([slots["element_id"], readings["element_id"]], ignore_index=True))
-    start, end = slots["slot_start"].to_numpy(np.int64), slots["slot_end"].to_numpy(np.int64)
-    time = readings["time"].to_numpy(np.int64)
-    if not len(start):
-        return np.empty(0)
-    earliest = min(start.min(), time.min(initial=start.min()))
-    span = max(start.max(), time.max(initial=start.max())) - earliest + 1
-    key = element.astype(np.int64) * span + np.concatenate([start, time]) - earliest
-    # a slot with two owners stands in two rows, and is one
-    slot_key, one_row, slot_of_row = np.unique(key[: len(start)], return_index=True, return_inverse=True)
-
-    order = np.argsort(key[len(start) :], kind="stable")
-    slot = np.searchsorted(slot_key, key[len(start) :][order], side="right") - 1
-    same = (element[one_row][slot] == element[len(start) :][order]) & (time[order] < end[one_row][slot])
-    inside = (slot >= 0) & same
-    slot, value = slot[inside], readings["value"].to_numpy(np.float64)[order][inside]
-
-    samples = np.bincount(slot, minlength=len(slot_key))
-    fitting = STALE_SPAN_S * 1000 * samples / (end - start)[one_row]
-    windows = 2 ** np.floor(np.log2(np.maximum(fitting, STALE_SAMPLES))).astype(np.int64)
-    stale = np.zeros(len(slot_key))
-    for window in np.unique(windows[slot]):
-        of_window = windows[slot] == window
-        flags = _stale(value[of_window], slot[of_window], int(window))
-        stale += np.bincount(slot[of_window], weights=flags, minlength=len(slot_key))
-    share = np.divide(stale, samples, out=np.full(len(slot_key), np.nan), where=samples > 0)
-    return share[slot_of_row]
-
-
-def _stale(value: npt.NDArray[np.float64], slot: npt.NDArray[np.intp], window: int) -> Bool:
-    """Return which values belong to at least `window` equal positive ones in a row of the same slot."""
-    from pvanalytics.quality.gaps import stale_values_round  # seconds to import; wind needs none
-
-    # what is no number ends a stretch
-    borders = np.flatnonzero(np.diff(slot)) + 1
-    series = pd.Series(np.insert(np.where(value > 0, value, np.nan), borders, np.nan))
-    ends = stale_values_round(series, window=window, decimals=STALE_DECIMALS, mark="end")
-    # pvanalytics marks a whole stretch in `window` passes; this is one
-    whole = ends[::-1].astype(np.float64).rolling(window, min_periods=1).max()[::-1] > 0
-    flags: Bool = np.delete(whole.to_numpy(), borders + np.arange(len(borders)))
-    return flags
 
 
 # -- words -------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ ALBEDO = 0.2
 WIND_SPEED = 1.0
 #: Sun below which no beam is inferred from what a horizontal sensor sees, degrees of zenith.
 LOWEST_SUN = 87.0
+#: Height of the sun, degrees: below the first no panel produces anything; a clock that is an hour wrong shows at the
+#: second, in the 20 min or so between them.
+DARK, WELL_DARK = -2.0, -5.0
 #: Parts of a slot in which the sun's height is followed.
 STEPS = 6
 
@@ -43,6 +46,17 @@ class Sun(NamedTuple):
 
     zenith: Float64
     azimuth: Float64
+
+
+class Night(NamedTuple):
+    """The dark part of slots: from `start` until `end`, epoch ms (none of it: `end` is not after `start`).
+
+    `tells`: the sun passes `WELL_DARK` in the slot.
+    """
+
+    start: Float64
+    end: Float64
+    tells: Bool
 
 
 class Orientation(NamedTuple):
@@ -78,6 +92,27 @@ def daylight(
     middle = (np.asarray(slot_starts_ms, np.float64) + np.asarray(slot_ends_ms, np.float64)) / 2
     up: Bool = sun(latitude, longitude, middle).zenith < 90
     return up
+
+
+def night(
+    latitude: npt.ArrayLike, longitude: npt.ArrayLike, slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike
+) -> Night:
+    """Return the part of each slot in which the sun is more than 2° below the horizon; none where the place is unknown.
+
+    Between the slot's ends the sun's height is taken to go straight: within half a degree near the horizon. Refraction
+    lifts the sun by 0.6°, and no panel produces from the light that is left at −2°.
+    """
+    start, end = np.asarray(slot_starts_ms, np.float64), np.asarray(slot_ends_ms, np.float64)
+    height = 90 - sun(latitude, longitude, np.stack([start, end])).zenith
+    first, last = height
+    dark_first, dark_last = first <= DARK, last <= DARK
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = start + (end - start) * (first - DARK) / (first - last)
+    return Night(
+        start=np.where(dark_first, start, np.where(dark_last, crossing, end)),
+        end=np.where(dark_last, end, np.where(dark_first, crossing, start)),
+        tells=(np.minimum(first, last) <= WELL_DARK) & (np.maximum(first, last) > WELL_DARK),
+    )
 
 
 def clear_sky(

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
+Factor = Annotated[float, Meta(gt=0, le=10)]
 Seconds = Annotated[float, Meta(gt=0)]
 Speed = Annotated[float, Meta(gt=0, le=120)]
 
@@ -154,6 +155,54 @@ class NoPower(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"performance ratio to clear ({self.clear}) is under the one to raise ({self.below})")
 
 
+class OverPower(Struct, frozen=True, forbid_unknown_fields=True):
+    """Too much: a greatest power over `above` times the rating in `slots` daylight slots in a row.
+
+    Cleared by `clear_slots` daylight slots in a row under `clear` times the rating: two days or so, for what is wrong
+    with a rating or a unit shows in good light only.
+    """
+
+    above: Factor = 1.2
+    slots: Count = 2
+    clear: Factor = 1.1
+    clear_slots: Count = 24
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear > self.above:
+            raise ValueError(f"share of the rating to clear ({self.clear}) is over the one to raise ({self.above})")
+
+
+class Clipping(Struct, frozen=True, forbid_unknown_fields=True):
+    """A limit: the share `flat` of the samples at the slot's greatest power, in `slots` daylight slots in a row.
+
+    Slots count whose greatest power is the share `least` of the rating or more. Cleared by `clear_slots` of them in a
+    row, the most of two days, with a flat share under `clear`.
+    """
+
+    flat: Share = 0.9
+    slots: Count = 2
+    clear: Share = 0.8
+    clear_slots: Count = 8
+    least: Share = 0.4
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear > self.flat:
+            raise ValueError(f"flat share to clear ({self.clear}) is over the one to raise ({self.flat})")
+
+
+class ClockShift(Struct, frozen=True, forbid_unknown_fields=True):
+    """A wrong clock: production in `slots` slots in which the sun is down, without `clear_slots` in a row in between.
+
+    Slots count that show some, and each evening and morning the one that would have to. Cleared by `clear_slots` in a
+    row that show none: three days.
+    """
+
+    slots: Count = 3
+    clear_slots: Count = 6
+
+
 # -- an element's own --------------------------------------------------------------------------------
 
 
@@ -194,6 +243,9 @@ class Thresholds(_OfElement, frozen=True, forbid_unknown_fields=True):
     stuck: Stuck = Stuck()
     low_power: LowPower = LowPower()
     no_power: NoPower = NoPower()
+    over_power: OverPower = OverPower()
+    clipping: Clipping = Clipping()
+    clock_shift: ClockShift = ClockShift()
 
 
 class WindThresholds(_OfElement, frozen=True, forbid_unknown_fields=True):
