@@ -360,6 +360,6 @@ print(made, peak.split()[1])
         made, peak = map(int, output.split())
         return made, peak
 
-    (few, low), (many, high) = run(1), run(6)
-    assert many > 5.9 * few > 500_000
+    (few, low), (many, high) = run(1), run(4)
+    assert many > 3.9 * few > 390_000
     assert high < 1.12 * low
