@@ -1,0 +1,148 @@
+"""Wind windows on one core: the job with place and owner, against pure Flink SQL, and against Python's DataStream API.
+
+Every contestant is a process of its own, pinned to one core, that reads the same messages from one partition and writes
+its windows to Kafka: the first two with the same checkpoints and transactions, the third with none. Each runs twice,
+over few messages and over many; what it took is the difference, so that nobody pays for its start. Kafka has the
+other core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from benchmarks.form import Figure
+from benchmarks.servers import own_stack
+from couchbase_admin.bulk import import_file
+from couchbase_admin.store import RegistryStore
+from selfgen.clients import kafka
+from selfgen.settings import Settings
+from stack import lifecycle
+from stack.servers import SERVERS
+
+_START_MS = 1_767_225_600_000
+#: Readings a second of event time, of all sensors together: of a thousand, ten each.
+_RATE = 10_000
+_OF_SQL = 0.8
+_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    few: int = 50_000
+    many: int = 800_000
+    many_by_hand: int = 100_000
+    sensors: int = 1_000
+
+
+def run(settings: Settings) -> list[Figure]:
+    """Measure with a thousand sensors."""
+    return measure(settings, Plan())
+
+
+def measure(settings: Settings, plan: Plan) -> list[Figure]:
+    """Carry out a plan on servers of its own."""
+    with _wind(settings, plan.sensors, plan.many) as own:
+        ours = _contestant(own, "enriched", plan.few, plan.many)
+        _expect(own, plan)
+        sql = _contestant(own, "plain", plan.few, plan.many)
+        by_hand = _contestant(own, "by_hand", plan.few // 4, plan.many_by_hand)
+    return [
+        Figure("the job, with enrichment", round(ours), "readings/s"),
+        Figure("pure SQL, windows only", round(sql), "readings/s"),
+        Figure("DataStream API in Python", round(by_hand), "readings/s"),
+        Figure("the job / pure SQL", round(ours / sql, 2), "×", bar=(">=", _OF_SQL)),
+        Figure("the job / DataStream API in Python", round(ours / by_hand, 1), "×"),
+    ]
+
+
+@contextmanager
+def _wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]:
+    """Start servers with so many sensors that are registered, and their readings in the topic."""
+    with own_stack(settings.model_copy(update={"partitions": 1}), "wind", "kafka", "couchbase") as own:
+        kafka.ensure_topics(own)
+        lifecycle.prepare(own, SERVERS["taskmanager"])  # the configuration of whoever runs a job
+        _register(own, sensors)
+        producer = kafka.producer(own, **{"linger.ms": 50, "queue.buffering.max.messages": messages + 1})
+        for number in range(messages):
+            sensor, at = _sensor(number % sensors), _START_MS + number * 1000 // _RATE
+            speed, direction = number * 7919 % 3000 / 100, number * 104_729 % 3600 / 10
+            value = f'{{"wind_id":"{sensor}","timestamp":{at},"wind_speed":{speed},"wind_direction":{direction}}}'
+            producer.produce("wind", value, sensor)
+            if number % 10_000 == 0:
+                producer.poll(0)
+        if producer.flush(120):
+            raise AssertionError("Kafka did not take everything")
+        yield own
+
+
+def _sensor(number: int) -> str:
+    return f"wind-{number:06d}"
+
+
+def _register(settings: Settings, sensors: int) -> None:
+    rows = ["type,kind,client_id,name,postal_code,latitude,longitude,wind_id,element_id,init_date"]
+    clients = -(-sensors // 10)
+    rows += [f"client,,C{n},Name {n},{28000 + n % 100},40.4,-3.7,,," for n in range(clients)]
+    rows += [f"wind,,,,,,,{_sensor(n)},," for n in range(sensors)]
+    rows += [f"install,wind,C{n // 10},,,,,,{_sensor(n)},2024-05-01" for n in range(sensors)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.csv"
+        file.write_text("\n".join(rows) + "\n")
+        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
+    if result.written != len(rows) - 1:
+        raise AssertionError(f"{result} of {len(rows) - 1} rows")
+
+
+def _contestant(settings: Settings, kind: str, few: int, many: int) -> float:
+    """Return a contestant's rate, messages/s."""
+    few_s, many_s = (_once(settings, kind, messages) for messages in (few, many))
+    return (many - few) / (many_s - few_s)
+
+
+def _once(settings: Settings, kind: str, messages: int) -> float:
+    """Return how long a contestant took over so many messages, s."""
+    began = time.monotonic()
+    with (settings.stack_dir / "wind_job.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.wind_job", kind, str(messages)],
+            env=settings.environment(), stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+    if status:
+        raise AssertionError(f"{kind} failed: {(settings.stack_dir / 'wind_job.log').read_text()[-2000:]}")
+    return time.monotonic() - began
+
+
+def _expect(settings: Settings, plan: Plan) -> None:
+    """Every reading is in a window, and every window has its owner."""
+    options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": "bench", "enable.auto.commit": False}
+    consumer = Consumer(options | {"isolation.level": "read_committed", "enable.partition.eof": True})
+    consumer.assign([TopicPartition("wind_rich", 0, OFFSET_BEGINNING)])
+    samples = 0
+    deadline = time.monotonic() + _PATIENCE_S
+    while samples < plan.few + plan.many and time.monotonic() < deadline:
+        windows = [json.loads(message.value()) for message in consumer.consume(10_000, 1.0) if not message.error()]
+        samples += sum(window["samples"] for window in windows)
+        if any(window["client_id"] is None for window in windows):
+            raise AssertionError("a window without its owner")
+    consumer.close()
+    if samples != plan.few + plan.many:
+        raise AssertionError(f"{samples} of {plan.few + plan.many} readings are in windows")
