@@ -19,9 +19,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
 from selfgen.clients.mongo import reading_id, reading_ids
-from selfgen.messages import MESSAGE_TYPES, Decoded, as_object, value_fields
+from selfgen.messages import MESSAGE_TYPES, Decoded, IntArray, as_object, value_fields
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 ByteMatrix = np.ndarray[Any, np.dtype[np.uint8]]
 
 #: More than the bytes of any text in a document but `_id`.

@@ -143,7 +143,9 @@ def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant:
     [done] = plant.catch_up()
     assert done["changed"] == 1
     assert done["due"] == 0
-    assert plant.rows()["panel_report"] != before["panel_report"]
+    after = plant.rows()
+    assert after["panel_report"] != before["panel_report"]
+    assert plant.from_nothing() == after
 
 
 def test_deleted_readings_mend_what_depends_on_them_and_it_is_explained(plant: Plant) -> None:
