@@ -128,6 +128,8 @@ def alarm_function():
             self.progress = Progress()
             group = runtime_context.get_metrics_group()
             self.counts = {state: group.counter(f"selfgen_alarms_{state}") for state in ("raised", "cleared")}
+            for count in self.counts.values():
+                count.inc(0)  # Flink hears of a counter of Python once it has counted
 
         def process_element(self, value, ctx):
             window, partition, own, neighbours = value

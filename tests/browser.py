@@ -115,25 +115,39 @@ def wait_until_drawn(page: Page) -> None:
     page.wait_for_timeout(1_500)
 
 
-def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
+def open_page(page: Page, settings: Settings, slug: str) -> None:
+    """Open a dashboard and wait until it is drawn."""
+    page.goto(dashboard_url(settings, slug), wait_until="domcontentloaded")
+    wait_until_drawn(page)
+
+
+def look(page: Page, settings: Settings, slug: str, screenshot: Path | None = None) -> DashboardState:
     """Open a dashboard and return what it shows once it is drawn; keep a picture where a path is given."""
     state = DashboardState()
-    with page_of(settings, state.errors, width) as page:
-        page.goto(dashboard_url(settings, slug), wait_until="domcontentloaded")
-        wait_until_drawn(page)
-        for found in read(page):
-            chart = Chart(**{name: found[name] for name in Chart.__dataclass_fields__})  # type: ignore[arg-type]
-            state.charts[chart.title] = chart
-            if chart.error:
-                state.errors.append(f"{chart.title}: {chart.error}")
-        state.filters = page.locator("[data-test=filter-control-name]").all_inner_texts()
-        if screenshot:
-            screenshot.parent.mkdir(parents=True, exist_ok=True)
-            bottom = page.evaluate(
-                "Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
-                ".map(holder => holder.getBoundingClientRect().bottom))"
-            )
-            page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
+    open_page(page, settings, slug)
+    for found in read(page):
+        chart = Chart(**{name: found[name] for name in Chart.__dataclass_fields__})  # type: ignore[arg-type]
+        state.charts[chart.title] = chart
+        if chart.error:
+            state.errors.append(f"{chart.title}: {chart.error}")
+    state.filters = page.locator("[data-test=filter-control-name]").all_inner_texts()
+    if screenshot:
+        screenshot.parent.mkdir(parents=True, exist_ok=True)
+        bottom = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
+            ".map(holder => holder.getBoundingClientRect().bottom))"
+        )
+        width = page.evaluate("window.innerWidth")
+        page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
+    return state
+
+
+def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
+    """Look at a dashboard with a browser of its own; errors are those of the page and of its charts."""
+    errors: list[str] = []
+    with page_of(settings, errors, width) as page:
+        state = look(page, settings, slug, screenshot)
+    state.errors[:0] = errors
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,22 @@ from selfgen.settings import Settings
 from stack import lifecycle
 from stack.supervisor import leftovers
 from tests.ports import free_port_base, use
+
+HERE = Path(__file__).parent
+#: Modules that start many servers, the most of them last: whatever runs beside those takes longer.
+MANY_SERVERS = (
+    *("test_wind_commands", "test_rich_sensor_wind", "test_write_sensor_wind"),
+    *("test_druid", "test_batch", "test_panel_oracle", "test_superset_dashboards"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put modules with few servers first, without moving those of other folders."""
+    own = [number for number, item in enumerate(items) if item.path.parent == HERE]
+    servers = {name: number for number, name in enumerate(MANY_SERVERS)}
+    ordered = sorted((items[number] for number in own), key=lambda item: servers.get(item.path.stem, -1))
+    for number, item in zip(own, ordered, strict=True):
+        items[number] = item
 
 
 class Stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from playwright.sync_api import Page
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from selfgen.clients import druid, superset
 from selfgen.columns import BATCHED, STREAMED
 from selfgen.settings import ROOT, Settings
-from tests.browser import await_figure, choose, open_dashboard, page_of, read, wait_until_drawn
+from tests.browser import await_figure, choose, look, open_page, page_of, read
 
 pytestmark = pytest.mark.integration
 
@@ -108,7 +110,16 @@ def filled(stack, settings, tmp_path_factory) -> Settings:
     produce(settings, stream_rows(now))
     for datasource in (*BATCHED, *STREAMED):
         await_rows(settings, datasource, hours[0])
+    superset.apply(settings)
     return settings
+
+
+@pytest.fixture(scope="module")
+def browser(filled) -> Iterator[tuple[Page, list[str]]]:
+    """Give a page of one who is logged in, and what went wrong in it so far."""
+    errors: list[str] = []
+    with page_of(filled, errors) as page:
+        yield page, errors
 
 
 def test_the_assets_are_applied_without_druid_and_a_second_time_nothing_changes(settings):
@@ -159,11 +170,11 @@ def energy_kwh(settings: Settings, condition: str = "TRUE") -> str:
     return f"{druid.query(settings, sql)[0]['kwh']:,.1f}"
 
 
-def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled):
-    superset.apply(filled)
+def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled, browser):
+    page, errors = browser
     picture = ROOT / "build" / "screenshots" / "overview-integration.png"
-    state = open_dashboard(filled, superset.OVERVIEW, picture)
-    assert state.errors == []
+    state = look(page, filled, superset.OVERVIEW, picture)
+    assert errors + state.errors == []
     assert state.undrawn() == []
     assert set(state.filters) == {"Time", "Client", "Postal code"}
     assert state.charts["Energy"].text.splitlines()[0] == energy_kwh(filled)
@@ -176,22 +187,18 @@ def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled):
     assert "wind\t" in state.charts["Readings by topic"].text
 
 
-def test_a_filter_changes_the_figures_to_those_of_its_client(filled):
-    superset.apply(filled)
+def test_a_filter_changes_the_figures_to_those_of_its_client(filled, browser):
+    page, _ = browser
     name = CLIENTS[0]["name"]
-    with page_of(filled, []) as page:
-        page.goto(superset.dashboard_url(filled), wait_until="domcontentloaded")
-        wait_until_drawn(page)
-        choose(page, "client", name)
-        await_figure(page, "Energy", energy_kwh(filled, f"name = '{name}'"))
+    open_page(page, filled, superset.OVERVIEW)
+    choose(page, "client", name)
+    await_figure(page, "Energy", energy_kwh(filled, f"name = '{name}'"))
 
 
-def test_the_overview_shows_new_readings_within_15_s(filled):
-    superset.apply(filled)
-    with page_of(filled, []) as page:
-        page.goto(superset.dashboard_url(filled), wait_until="domcontentloaded")
-        wait_until_drawn(page)
-        shown = next(chart for chart in read(page) if chart["title"] == "Readings landed")
-        before = int(str(shown["text"]).splitlines()[0].replace(",", ""))
-        produce(filled, {"topic_performance": [performance(int(datetime.now(UTC).timestamp() * 1000), 5010)]})
-        await_figure(page, "Readings landed", f"{before + 5000:,d}", timeout_s=15)
+def test_the_overview_shows_new_readings_within_15_s(filled, browser):
+    page, _ = browser
+    open_page(page, filled, superset.OVERVIEW)
+    shown = next(chart for chart in read(page) if chart["title"] == "Readings landed")
+    before = int(str(shown["text"]).splitlines()[0].replace(",", ""))
+    produce(filled, {"topic_performance": [performance(int(datetime.now(UTC).timestamp() * 1000), 5010)]})
+    await_figure(page, "Readings landed", f"{before + 5000:,d}", timeout_s=15)
