@@ -7,9 +7,7 @@ moments and start again. In the end each count must be exactly what was sent, an
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -24,11 +22,10 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from pymongo.errors import PyMongoError
 
 from benchmarks.form import Figure
-from benchmarks.servers import own_stack
+from benchmarks.servers import kill_server, own_stack
 from kafka_consumers.landing import PROCESSES, counts, stored
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
-from stack import lifecycle
 
 TOPIC = "panel"
 ELEMENTS = 500
@@ -140,28 +137,8 @@ def _break_things(settings: Settings, plan: Plan, consumers: Consumers) -> float
             with consumers.one_more():
                 time.sleep(plan.pause_s)
         else:
-            slowest_s = max(slowest_s, _kill_server(settings, deed))
+            slowest_s = max(slowest_s, kill_server(settings, deed))
     return slowest_s
-
-
-def _kill_server(settings: Settings, name: str) -> float:
-    """Kill a server; return after how long it answered again, s."""
-    before = _pid(settings, name)
-    if before is None:
-        raise RuntimeError(f"{name} does not run")
-    started = time.monotonic()
-    os.kill(before, signal.SIGKILL)
-    while _pid(settings, name) in {None, before} or not _answers(settings, name):
-        time.sleep(0.1)
-    return time.monotonic() - started
-
-
-def _pid(settings: Settings, name: str) -> int | None:
-    return next(state.pid for state in lifecycle.status(settings) if state.name == name)
-
-
-def _answers(settings: Settings, name: str) -> bool:
-    return next(state.state for state in lifecycle.status(settings) if state.name == name) == "ready"
 
 
 def _await_landed(settings: Settings, total: int) -> float:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psutil
 from bson.raw_bson import RawBSONDocument
@@ -25,9 +23,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from benchmarks.connect import DEFAULT, TUNED, connector
 from benchmarks.form import Figure
-from benchmarks.servers import own_stack
-from couchbase_admin.bulk import import_file
-from couchbase_admin.store import RegistryStore
+from benchmarks.servers import own_stack, register
 from kafka_consumers import documents
 from kafka_consumers.landing import PERFORMANCE_TOPIC, counts
 from selfgen.clients import kafka, mongo
@@ -89,7 +85,7 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
     """Carry out a plan on a running stack of one's own with empty topics; return the figures."""
     settings = settings.model_copy(update={"landing_report_s": plan.report_s})
     kafka.ensure_topics(settings)
-    _register(settings, plan)
+    register(settings, "panel", [_panel(number) for number in range(plan.panels)])
     _send_all(settings, plan)
     first = _into(settings, "first")
     one = _landing(first, plan, 1)
@@ -154,20 +150,6 @@ def _into(settings: Settings, database: str) -> Settings:
 
 
 # what goes in
-
-
-def _register(settings: Settings, plan: Plan) -> None:
-    """Give every panel a client."""
-    rows = ["type,kind,client_id,name,postal_code,latitude,longitude,panel_id,power_cap,element_id,init_date"]
-    rows += [f"client,,C{n},Name {n},{28000 + n % 100},40.4,-3.7,,,," for n in range(plan.panels // 5)]
-    rows += [f"panel,,,,,,,{_panel(n)},{300 + n % 200},," for n in range(plan.panels)]
-    rows += [f"install,panel,C{n // 5},,,,,,,{_panel(n)},2024-05-01" for n in range(plan.panels)]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "registry.csv"
-        file.write_text("\n".join(rows) + "\n")
-        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
-    if result.written != len(rows) - 1:
-        raise AssertionError(f"{result} of {len(rows) - 1} rows")
 
 
 def _panel(number: int) -> str:

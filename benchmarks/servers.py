@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import socket
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from couchbase_admin.bulk import import_file
+from couchbase_admin.store import RegistryStore
 from selfgen.settings import PORT_OFFSETS, Settings
 from stack import lifecycle
 
@@ -46,6 +53,42 @@ def own_stack(settings: Settings, name: str, *servers: str) -> Iterator[Settings
     finally:
         lifecycle.down(own)
         shutil.rmtree(own.stack_dir, ignore_errors=True)
+
+
+def register(settings: Settings, kind: str, element_ids: Sequence[str]) -> None:
+    """Register elements by an import, ten at each client.
+
+    Parameters
+    ----------
+    kind : str
+        `wind`, `light` or `panel`.
+    """
+    rows = [f"type,kind,client_id,name,postal_code,latitude,longitude,{kind}_id,power_cap,element_id,init_date"]
+    rows += [f"client,,C{n},Name {n},{28000 + n % 100},40.4,-3.7,,,," for n in range(-(-len(element_ids) // 10))]
+    rows += [f"{kind},,,,,,,{element_id},{400 if kind == 'panel' else ''},," for element_id in element_ids]
+    rows += [f"install,{kind},C{n // 10},,,,,,,{one},2024-05-01" for n, one in enumerate(element_ids)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.csv"
+        file.write_text("\n".join(rows) + "\n")
+        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
+    if result.written != len(rows) - 1:
+        raise AssertionError(f"{result} of {len(rows) - 1} rows")
+
+
+def kill_server(settings: Settings, name: str) -> float:
+    """Kill a server; return after how long it answered again, s."""
+    before = _state(settings, name).pid
+    if before is None:
+        raise RuntimeError(f"{name} does not run")
+    started = time.monotonic()
+    os.kill(before, signal.SIGKILL)
+    while (now := _state(settings, name)).pid in {None, before} or now.state != "ready":
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+def _state(settings: Settings, name: str) -> lifecycle.Status:
+    return next(state for state in lifecycle.status(settings) if state.name == name)
 
 
 def _free_port_base(host: str) -> int:

@@ -13,19 +13,16 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from benchmarks.form import Figure
-from benchmarks.servers import own_stack
-from couchbase_admin.bulk import import_file
-from couchbase_admin.store import RegistryStore
+from benchmarks.servers import own_stack, register
+from benchmarks.wind_feed import sensor
 from selfgen.clients import kafka
 from selfgen.settings import Settings
 from stack import lifecycle
@@ -75,36 +72,18 @@ def _wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]
     with own_stack(settings.model_copy(update={"partitions": 1}), "wind", "kafka", "couchbase") as own:
         kafka.ensure_topics(own)
         lifecycle.prepare(own, SERVERS["taskmanager"])  # the configuration of whoever runs a job
-        _register(own, sensors)
+        register(own, "wind", [sensor(number) for number in range(sensors)])
         producer = kafka.producer(own, **{"linger.ms": 50, "queue.buffering.max.messages": messages + 1})
         for number in range(messages):
-            sensor, at = _sensor(number % sensors), _START_MS + number * 1000 // _RATE
+            wind_id, at = sensor(number % sensors), _START_MS + number * 1000 // _RATE
             speed, direction = number * 7919 % 3000 / 100, number * 104_729 % 3600 / 10
-            value = f'{{"wind_id":"{sensor}","timestamp":{at},"wind_speed":{speed},"wind_direction":{direction}}}'
-            producer.produce("wind", value, sensor)
+            value = f'{{"wind_id":"{wind_id}","timestamp":{at},"wind_speed":{speed},"wind_direction":{direction}}}'
+            producer.produce("wind", value, wind_id)
             if number % 10_000 == 0:
                 producer.poll(0)
         if producer.flush(120):
             raise AssertionError("Kafka did not take everything")
         yield own
-
-
-def _sensor(number: int) -> str:
-    return f"wind-{number:06d}"
-
-
-def _register(settings: Settings, sensors: int) -> None:
-    rows = ["type,kind,client_id,name,postal_code,latitude,longitude,wind_id,element_id,init_date"]
-    clients = -(-sensors // 10)
-    rows += [f"client,,C{n},Name {n},{28000 + n % 100},40.4,-3.7,,," for n in range(clients)]
-    rows += [f"wind,,,,,,,{_sensor(n)},," for n in range(sensors)]
-    rows += [f"install,wind,C{n // 10},,,,,,{_sensor(n)},2024-05-01" for n in range(sensors)]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "registry.csv"
-        file.write_text("\n".join(rows) + "\n")
-        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
-    if result.written != len(rows) - 1:
-        raise AssertionError(f"{result} of {len(rows) - 1} rows")
 
 
 def _contestant(settings: Settings, kind: str, few: int, many: int) -> float:
