@@ -14,10 +14,11 @@ from stack.supervisor import leftovers
 from tests.ports import free_port_base, use
 
 HERE = Path(__file__).parent
-#: Modules that start many servers, the most of them last: whatever runs beside those takes longer.
+#: Modules that start many servers come last, for whatever runs beside those takes longer; Druid's counts what is in
+#: the topics that the wind's fill.
 MANY_SERVERS = (
-    *("test_wind_commands", "test_rich_sensor_wind", "test_write_sensor_wind"),
-    *("test_druid", "test_batch", "test_panel_oracle", "test_superset_dashboards"),
+    *("test_wind_commands", "test_druid", "test_rich_sensor_wind", "test_write_sensor_wind"),
+    *("test_batch", "test_panel_oracle", "test_superset_dashboards"),
 )
 
 
