@@ -118,6 +118,13 @@ class Settings(BaseSettings):
         "Kafka shorter than this makes no reading late",
     )
 
+    wind_seconds_h: float = Field(
+        48.0, gt=3, description="How long Druid keeps wind by the second, then minutes, hours"
+    )
+    wind_minutes_days: float = Field(
+        90.0, gt=1, description="How long Druid keeps wind by the minute, then hours, days"
+    )
+
     # Superset
     superset_url: str = Field("", description="Superset's address; empty: the local stack's")
     superset_user: str = Field("admin", description="Superset's administrator")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from selfgen.settings import Settings
 
-batch = typer.Typer(help="The hours of panels and light sensors, computed by themselves.", no_args_is_help=True)
+batch = typer.Typer(help="The hours of panels, light sensors and wind, computed by themselves.", no_args_is_help=True)
 
 
 class Kind(StrEnum):
@@ -25,6 +25,7 @@ class Kind(StrEnum):
     ALL = "all"
     LIGHT = "light"  # before panels, which are judged by it
     PANEL = "panel"
+    WIND = "wind"
 
 
 @batch.command("watch")
@@ -34,6 +35,8 @@ def watch(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each pass, for scripts.")] = False,
 ) -> None:
     """Compute each hour soon after it ended, and again what changed, with all that depends on it.
+
+    Of wind, late readings come into their hours, and old ones are kept by the minute, then by the hour.
 
     After having been down it catches up. Several may run: one works on a kind at a time. SIGTERM or Ctrl-C ends it
     after the job at hand; nothing is lost by killing it.
@@ -59,12 +62,19 @@ def watch(
 
 def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:
     """Do all that is to be done now for a kind; tell whether it was done."""
-    from flink_jobs import runner
+    from flink_jobs import runner, wind_history
 
     say: Any = err.print if json else out.print
+
+    def told(text: str) -> None:
+        say(text, highlight=False)
+
     while True:
         try:
-            done = runner.run_pass(settings, kind, stop, lambda text: say(text, highlight=False))
+            if kind == Kind.WIND:
+                done = wind_history.run_pass(settings, stop, told)
+            else:
+                done = runner.run_pass(settings, kind, stop, told)
         except runner.Stopped:
             return True
         except (CommandError, KeyboardInterrupt):

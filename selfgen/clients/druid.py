@@ -38,7 +38,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from selfgen.columns import BATCHED, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED
 from selfgen.settings import ROOT, Settings
 
 SPECS_DIR = ROOT / "druid_specs"
@@ -98,6 +98,15 @@ def supervisor_spec(settings: Settings, datasource: str) -> dict[str, Any]:
     return spec
 
 
+def batch_spec(datasource: str) -> dict[str, Any]:
+    """Return the batch task of a data source; that of a streamed one puts its schema into the batched ones' task."""
+    if datasource not in STREAMED:
+        return read_spec(datasource)
+    spec = read_spec(BATCHED[0])
+    spec["spec"]["dataSchema"] = read_spec(datasource)["spec"]["dataSchema"]
+    return spec
+
+
 def replace_spec(
     datasource: str, files: Sequence[Path], start: datetime, end: datetime, task_id: str
 ) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def replace_spec(
     hours = [moment.astimezone(UTC) for moment in (start, end)]
     if hours[0] >= hours[1] or any(hour.timestamp() % 3600 for hour in hours):
         raise ValueError(f"{start.isoformat()}/{end.isoformat()} is not a range of full UTC hours")
-    spec = read_spec(datasource)
+    spec = batch_spec(datasource)
     spec["id"] = task_id
     spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] = ["/".join(map(_iso, hours))]
     spec["spec"]["ioConfig"] |= (
@@ -253,8 +262,8 @@ def replace(
     DruidError
         If rows lay outside the hours or did not arrive, or were not served in time.
     """
-    if datasource not in BATCHED:
-        raise ValueError(f"{datasource} is not loaded in batches; those are {', '.join(BATCHED)}")
+    if datasource not in DATASOURCES:
+        raise ValueError(f"{datasource} is no data source; those are {', '.join(DATASOURCES)}")
     if unreadable := [str(file) for file in files if not file.is_file() or not file.stat().st_size]:
         # Druid would take them for files without rows, and empty the hours
         raise FileNotFoundError(f"no such file, or nothing in it: {', '.join(unreadable)}")

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 #: Modules that start many servers come last, for whatever runs beside those takes longer; Druid's counts what is in
 #: the topics that the wind's fill.
 MANY_SERVERS = (
-    *("test_wind_commands", "test_druid", "test_rich_sensor_wind", "test_write_sensor_wind"),
+    *("test_wind_commands", "test_druid", "test_wind_history", "test_rich_sensor_wind", "test_write_sensor_wind"),
     *("test_batch", "test_panel_oracle", "test_superset_dashboards"),
 )
 

@@ -169,8 +169,8 @@ def test_what_cannot_be_taken_in_leaves_the_hours_as_they_were(settings: Setting
         druid.replace(settings, "panel_report", [broken], start, start + HOUR)
     with pytest.raises(FileNotFoundError, match=r"away\.json"):
         druid.replace(settings, "panel_report", [tmp_path / "away.json"], start, start + HOUR)
-    with pytest.raises(ValueError, match="not loaded in batches"):
-        druid.replace(settings, "wind_report", [good], start, start + HOUR)
+    with pytest.raises(ValueError, match="is no data source"):
+        druid.replace(settings, "wind_reports", [good], start, start + HOUR)
     assert energy_by_hour(settings, start, 1) == {"10": (5, pytest.approx(1.0))}
     outside = write(tmp_path / "outside.json.gz", reports(start, 2, hours=2))
     with pytest.raises(druid.DruidError, match="left out 1 rows outside"):

@@ -50,7 +50,7 @@ def test_supervisor_reads_its_topic_whole_and_once(datasource: str) -> None:
     assert spec["tuningConfig"]["logParseExceptions"] is True
 
 
-@pytest.mark.parametrize("datasource", BATCHED)
+@pytest.mark.parametrize("datasource", DATASOURCES)
 def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
     madrid_summer = timezone(timedelta(hours=2))
     spec = replace_spec(
