@@ -101,16 +101,15 @@ def build_pipeline(
     Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both.
     """
     env.create_temporary_function("enrich", enrich)
-    # holds for the times of readings that were seen: windows are forgotten when they close
-    env.get_config().set("table.exec.state.ttl", f"{settings.wind_duplicate_s} s")
     env.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION once AS 'selfgen.flink.Once'")
     env.execute_sql(f"""
         CREATE TEMPORARY VIEW reading AS
         SELECT wind_id, event_time, wind_speed, wind_direction FROM {source} WHERE event_time <> {NO_TIME}""")
-    env.execute_sql("""
+    env.execute_sql(f"""
         CREATE TEMPORARY VIEW seen_once AS
         SELECT wind_id, rowtime AS event_time, wind_speed, wind_direction, late_s
-        FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once')""")
+        FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once',
+                  kept_ms => CAST({settings.wind_duplicate_s * 1000} AS BIGINT))""")
     env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
     env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS

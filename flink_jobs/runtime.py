@@ -41,6 +41,8 @@ def streaming(settings: Settings, name: str, restore_from: str | None = None) ->
         "execution.checkpointing.num-retained": "2",
         "execution.checkpointing.max-concurrent-checkpoints": "1",
         "python.fn-execution.bundle.time": "100",
+        # the operators of SQL are made for it: rows are not copied between those that are chained
+        "pipeline.object-reuse": "true",
     }
     if restore_from:
         overrides["execution.state-recovery.path"] = restore_from

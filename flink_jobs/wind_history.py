@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pandas as pd
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from flink_jobs.slots import Source, periods
 from selfgen import lake
@@ -93,7 +94,7 @@ def mark_late(settings: Settings) -> int:
     )
     try:
         ends = kafka.end_offsets(settings, "wind_late")
-        known = consumer.committed([TopicPartition("wind_late", number) for number in ends], timeout=30)
+        known = _committed(consumer, [TopicPartition("wind_late", number) for number in ends])
         consumer.assign([TopicPartition("wind_late", one.partition, max(one.offset, 0)) for one in known])
         hours, count, at_end = set[int](), 0, set[int]()
         while len(at_end) < len(ends):
@@ -109,6 +110,22 @@ def mark_late(settings: Settings) -> int:
     finally:
         consumer.close()
     return count
+
+
+def _committed(consumer: Any, partitions: list[Any]) -> list[Any]:
+    """Return how far a group has read, once Kafka knows who keeps that."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    unknown_yet = {
+        *(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE),
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+
+    def passes(error: BaseException) -> bool:
+        return isinstance(error, KafkaException) and error.args[0].code() in unknown_yet
+
+    again = Retrying(retry=retry_if_exception(passes), wait=wait_fixed(0.2), stop=stop_after_delay(30), reraise=True)
+    return again(consumer.committed, partitions, timeout=30)
 
 
 def _merge(settings: Settings, stop: Event, say: Callable[[str], object], now_ms: int) -> Iterator[int]:

@@ -40,7 +40,8 @@ class Past:
         """Have 10 minutes of the hour measured, every 500 ms, all landed."""
         first = round(hour.timestamp() * 1000)
         made = [
-            (first + n * 500, 5.0 + n % 40 / 10, None if n % 4 == 3 else float(n * 37 % 360)) for n in range(2 * 600)
+            (first + n * 500, 5.0 + n % 40 / 10, None if n % 4 == 3 else float(200 + n * 37 % 40))
+            for n in range(2 * 600)
         ]
         self.land(made, wind_id)
         return made
@@ -159,7 +160,7 @@ def test_late_readings_and_old_hours(past):
         assert abs(apart) < 5, at
     assert past.run(later) is None
 
-    again = (hour.timestamp() * 1000 + 700_000, 1.0, None)
+    again = (round(hour.timestamp() * 1000) + 700_000, 1.0, None)
     past.land([again])
     past.send_late(again)  # into an hour that is kept by the minute
     assert past.run(later)["merged"] == 1

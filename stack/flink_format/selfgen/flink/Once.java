@@ -13,43 +13,63 @@ import org.apache.flink.table.functions.ProcessTableFunction;
 /**
  * Passes each reading of a sensor once, and says how late it is.
  *
- * <p>Two readings of a sensor with the same event time are one. The times seen are kept by ten seconds, in order, as
- * long as {@code table.exec.state.ttl} says; a sensor's state is a few arrays instead of an entry for each reading.
+ * <p>Two readings of a sensor with the same event time are one. The times seen are kept by ten seconds, in order, until
+ * the watermark is {@code kept_ms} past them, or past when the first of them came where that was late; a sensor's
+ * state is a few arrays instead of an entry for each reading.
  *
  * <p>{@code late_s} is NULL for a reading whose second has not closed, else how many whole seconds the watermark is past
  * it. Only in time are those that the windows behind take in.
  *
- * <p>Readings are rows of (sensor, time, speed, direction), taken as Flink holds them.
+ * <p>Readings and results are taken and given as Flink holds them: converting them would cost as much as all the rest.
+ * For the same reason times are forgotten by timers, and not by Flink's time to live, which looks at every entry.
  */
 @DataTypeHint(value = "ROW<wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT>", bridgedTo = RowData.class)
 public final class Once extends ProcessTableFunction<RowData> {
     private static final long serialVersionUID = 1L;
-    private static final long SPAN_MS = 10_000;
-    private static final long SECOND_MS = 1_000;
+    private static final String READING =
+            "ROW<wind_id STRING, event_time TIMESTAMP_LTZ(3), wind_speed DOUBLE, wind_direction DOUBLE>";
     private static final int SPEED = 2;
     private static final int DIRECTION = 3;
+    private static final long SPAN_MS = 10_000;
+    private static final long SECOND_MS = 1_000;
 
     public void eval(
             Context context,
-            @StateHint MapView<Long, long[]> seen,
+            @StateHint(ttl = "0") MapView<Long, long[]> seen,
             @ArgumentHint(
                             name = "readings",
+                            type = @DataTypeHint(value = READING, bridgedTo = RowData.class),
                             value = {ArgumentTrait.SET_SEMANTIC_TABLE, ArgumentTrait.REQUIRE_ON_TIME})
-                    RowData reading)
+                    RowData reading,
+            @ArgumentHint(name = "kept_ms") Long keptMs)
             throws Exception {
         TimeContext<Long> time = context.timeContext(Long.class);
         long at = time.time();
         long span = Math.floorDiv(at, SPAN_MS);
         long[] times = seen.get(span);
-        int place = times == null ? -1 : Arrays.binarySearch(times, at);
+        if (times == null) {
+            long past = Math.max((span + 1) * SPAN_MS, watermark(time));
+            time.registerOnTime(Long.toString(span), past + keptMs);
+            times = new long[0];
+        }
+        int place = Arrays.binarySearch(times, at);
         if (place >= 0) {
             return;
         }
-        seen.put(span, with(times == null ? new long[0] : times, -place - 1, at));
+        seen.put(span, with(times, -place - 1, at));
         collect(GenericRowData.of(
                 reading.isNullAt(SPEED) ? null : reading.getDouble(SPEED),
                 reading.isNullAt(DIRECTION) ? null : reading.getDouble(DIRECTION),
-                late(time.currentWatermark(), at)));
+                late(watermark(time), at)));
+    }
+
+    public void onTimer(OnTimerContext context, MapView<Long, long[]> seen) throws Exception {
+        seen.remove(Long.valueOf(context.currentTimer()));
+    }
+
+    private static long watermark(TimeContext<Long> time) {
+        Long watermark = time.currentWatermark();
+        return watermark == null ? Long.MIN_VALUE : watermark;
     }
 
     private static long[] with(long[] times, int place, long at) {
@@ -60,8 +80,8 @@ public final class Once extends ProcessTableFunction<RowData> {
     }
 
     /** A second closes when the watermark reaches its last millisecond. */
-    private static Long late(Long watermark, long at) {
+    private static Long late(long watermark, long at) {
         long last = Math.floorDiv(at, SECOND_MS) * SECOND_MS + SECOND_MS - 1;
-        return watermark == null || watermark < last ? null : (watermark - at) / SECOND_MS;
+        return watermark < last ? null : (watermark - at) / SECOND_MS;
     }
 }
