@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfgen.columns import Column
 from selfgen.settings import Settings
@@ -134,3 +134,12 @@ def kafka_sink(settings: Settings, topic: str, key: str) -> str:
             "properties.transaction.timeout.ms": "600000",
         }
     )
+
+
+def show_lookups(metric_group: Any) -> None:
+    """Show a worker's look-ups as metrics: all, reads from Couchbase, answers without it, whether it is away."""
+    from prometheus_client import REGISTRY
+
+    for name in ("lookups_total", "misses_total", "stale_total", "away"):
+        sample = f"selfgen_registry_{name}"
+        metric_group.gauge(sample, lambda sample=sample: int(REGISTRY.get_sample_value(sample) or 0))

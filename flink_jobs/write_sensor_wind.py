@@ -54,16 +54,10 @@ def own_thresholds(settings: Settings):
 
     class OwnThresholds(ScalarFunction):
         def open(self, function_context):
-            from prometheus_client import REGISTRY
-
             from couchbase_admin.registry import Registry
 
             self.registry = Registry(settings)
-            for name in ("lookups_total", "misses_total", "stale_total", "away"):
-                sample = f"selfgen_registry_{name}"
-                function_context.get_metric_group().gauge(
-                    sample, lambda sample=sample: int(REGISTRY.get_sample_value(sample) or 0)
-                )
+            runtime.show_lookups(function_context.get_metric_group())
 
         def eval(self, wind_ids, event_ms):
             import msgspec
