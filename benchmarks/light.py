@@ -17,7 +17,7 @@ import pvlib
 from benchmarks.form import Figure
 from selfgen import orientation
 from selfgen.settings import Settings
-from selfgen.solar import ALBEDO, HOUR_MS, best_orientation, plane_irradiance
+from selfgen.solar import ALBEDO, HOUR_MS, plane_irradiance
 
 YEARS = {"Greensboro 36° N": "723170TYA.CSV", "Sand Point 55° N": "703165TY.csv", "Miami 26° N": "12839.tm2"}
 #: Days between the starts of the windows.
@@ -47,6 +47,13 @@ def load(name: str) -> Year:
     first = pd.Timestamp("2001-01-01", tz="UTC").value / 1e6 - place["TZ"] * HOUR_MS
     columns = (frame[column].to_numpy(float) for column in ("ghi", "dni", "dhi"))
     return Year(place["latitude"], place["longitude"], first + np.arange(8760) * HOUR_MS, *columns)
+
+
+def clear(year: Year) -> Year:
+    """Return the year under a clear sky."""
+    times = pd.to_datetime(year.starts + HOUR_MS / 2, unit="ms", utc=True)
+    sky = pvlib.location.Location(year.latitude, year.longitude).get_clearsky(times)
+    return year._replace(**{name: sky[name].to_numpy() for name in ("ghi", "dni", "dhi")})
 
 
 class Oracle:
@@ -83,11 +90,16 @@ class Oracle:
         return self.known[tilt, azimuth]
 
     def greatest(self) -> float:
-        """Return the most that any plane catches, to 1° of tilt and 2° of azimuth."""
+        """Return the most that any plane catches."""
+        return self.energy(*self.best())
+
+    def best(self) -> tuple[float, float]:
+        """Return the tilt and azimuth that catch most, to 1° and 2°; those that face south."""
         tilt = max(np.arange(0.0, 61.0, 4.0), key=lambda each: self.energy(each, 180.0))
         near = np.arange(max(tilt - 6, 0), tilt + 7)
         turn = max(_TURNS, key=lambda each: self.energy(tilt, each))
-        return max(self.energy(each, angle) for each in near for angle in (turn - 2, turn, turn + 2))
+        planes = [(each, angle) for each in near for angle in (turn - 2, turn, turn + 2)]
+        return max(planes, key=lambda plane: self.energy(*plane))
 
 
 def run(_settings: Settings) -> list[Figure]:
@@ -103,7 +115,7 @@ def run(_settings: Settings) -> list[Figure]:
 def _of(place: str, year: Year, inside: dict[int, list[bool]]) -> list[Figure]:
     oracle = Oracle(year)
     most = oracle.greatest()
-    parts = orientation.contributions(year.starts, year.ghi, year.latitude, year.longitude)
+    parts = orientation.contributions(year.starts, year.starts + HOUR_MS, year.ghi, year.latitude, year.longitude)
 
     def lost(tilt: float, azimuth: float) -> float:
         return round(max(1 - oracle.energy(tilt, azimuth) / most, 0.0) * 100, 4)
@@ -117,8 +129,7 @@ def _of(place: str, year: Year, inside: dict[int, list[bool]]) -> list[Figure]:
 
     month, season = ([after(day, days) for day in range(0, 365, STEP)] for days in (30, 90))
     thumb = lost(round(abs(year.latitude)), 180.0)
-    clear = best_orientation(year.latitude, year.longitude)
-    under_clear = lost(clear.tilt, clear.azimuth)
+    under_clear = lost(*Oracle(clear(year)).best())
     losses = (
         ("loss, full year", after(0, 365), 0.05),
         ("loss, 30 days, median", float(np.median(month)), 0.2),

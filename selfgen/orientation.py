@@ -21,13 +21,14 @@ import pandas as pd
 import pvlib
 from scipy import stats
 
+from selfgen.columns import LIGHT_SUMS
 from selfgen.solar import ALBEDO, HOUR_MS, LOWEST_SUN, sun
 
 Float64 = npt.NDArray[np.float64]
 
 MONTHS, HOURS = 12, 24
-#: What is summed, Wh/m²: the vector of directed light, the sky's, and both under a clear sky (directed: upwards).
-COLUMNS = ("beam_east", "beam_north", "beam_up", "sky", "clear_beam", "clear_sky")
+#: Least covered share of a slot that counts.
+COVERED = 0.5
 TILTS = np.arange(0.0, 91.0, 1.0)
 AZIMUTHS = np.arange(0.0, 360.0, 2.0)
 #: How much of an inferred difference of mornings and afternoons is real. What is inferred from global light alone
@@ -77,7 +78,7 @@ class Best(NamedTuple):
 class Year(NamedTuple):
     """A whole year's light, and how well it is known; shapes after those of the sensors.
 
-    `light`, (12, 24, 4): the first four of `COLUMNS`. `clear`, the same of a clear sky, in the hours that were not
+    `light`, (12, 24, 4): the first four of `LIGHT_SUMS`. `clear`, the same of a clear sky, in the hours that were not
     measured; of these the share that comes through, the sky's light and the asymmetry of mornings and afternoons were
     inferred by month, `inferred` (3, 12), with a `covariance` (3, 12, 12). `side`, (12, 24): how far in the day an
     hour is. `measured`: the share of the clear year's light in the hours that were measured.
@@ -92,35 +93,52 @@ class Year(NamedTuple):
 
 
 def contributions(
-    slot_starts_ms: npt.ArrayLike, ghi: npt.ArrayLike, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+    slot_starts_ms: npt.ArrayLike,
+    slot_ends_ms: npt.ArrayLike,
+    irradiation: npt.ArrayLike,
+    latitude: npt.ArrayLike,
+    longitude: npt.ArrayLike,
+    *,
+    completeness: npt.ArrayLike = 1.0,
 ) -> Float64:
-    """Return what each hour-long slot adds, `COLUMNS`, Wh/m²; the sun stands as at the slot's middle.
+    """Return what each slot adds, `LIGHT_SUMS`, Wh/m²; the sun stands as at the slot's middle.
 
     DIRINT (Perez and others 1992) without its look at the neighbouring hours, so that an hour stands by itself. It was
     chosen by measurement against the beam light of 100 typical years.
 
     Parameters
     ----------
-    ghi : array_like
-        Mean global horizontal irradiance, W/m².
+    irradiation : array_like
+        Global horizontal, Wh/m² in the covered share of the slot.
     latitude, longitude : array_like
         Degrees; scalars or one for each slot.
+    completeness : array_like
+        Covered share of the slot.
 
     Returns
     -------
     ndarray
-        Shape (slots, columns); zero where the sun is down, and where `ghi` is NaN (then also of the clear sky).
+        Shape (slots, columns); zero where the sun is down, where the slot is covered to less than `COVERED`, and where
+        the irradiation or the place is NaN, then also of the clear sky.
     """
-    middle, light, y, x = np.broadcast_arrays(
-        *(
-            np.atleast_1d(np.asarray(values, np.float64))
-            for values in (np.asarray(slot_starts_ms, np.float64) + HOUR_MS / 2, ghi, latitude, longitude)
-        )
+    given = (slot_starts_ms, slot_ends_ms, irradiation, latitude, longitude, completeness)
+    start, end, energy, y, x, covered = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(of, np.float64)) for of in given)
     )
-    zenith, azimuth = sun(y, x, middle)
-    counts = (zenith < 90) & ~np.isnan(light)
-    result = np.zeros((len(middle), len(COLUMNS)))
-    middle, light, y, x, zenith, azimuth = (of[counts] for of in (middle, light, y, x, zenith, azimuth))
+    result = np.zeros((len(start), len(LIGHT_SUMS)))
+    counts = (covered >= COVERED) & np.isfinite(energy + y + x)
+    start, end, energy, y, x, covered = (of[counts] for of in (start, end, energy, y, x, covered))
+    hours = (end - start) / HOUR_MS * covered
+    result[counts] = _of_covered((start + end) / 2, energy / hours, y, x) * hours[:, np.newaxis]
+    return result
+
+
+def _of_covered(middle: Float64, light: Float64, latitude: Float64, longitude: Float64) -> Float64:
+    """Return `LIGHT_SUMS`, W/m², at instants with a global horizontal irradiance, W/m²."""
+    zenith, azimuth = sun(latitude, longitude, middle)
+    result = np.zeros((len(middle), len(LIGHT_SUMS)))
+    up = zenith < 90
+    middle, light, y, x, zenith, azimuth = (of[up] for of in (middle, light, latitude, longitude, zenith, azimuth))
     light = np.clip(light, 0.0, None)
     times = pd.DatetimeIndex(middle.astype("datetime64[ms]")).tz_localize("UTC")
     inferred = pvlib.irradiance.dirint(
@@ -132,7 +150,7 @@ def contributions(
     day = times.dayofyear.to_numpy()
     measured = _directed(zenith, azimuth, beam, light - beam * height, day)
     clear = _directed(zenith, azimuth, *_clear_sky(zenith, day, y, x), day)
-    result[counts] = np.concatenate([measured, clear[:, 2:]], axis=1)
+    result[up] = np.concatenate([measured, clear[:, 2:]], axis=1)
     return result
 
 
@@ -213,6 +231,12 @@ def best(sums: Float64, latitude: npt.ArrayLike, longitude: npt.ArrayLike) -> Be
     energy = _energy(year.light, towards)
     flat = _energy(year.light, np.broadcast_to([0.0, 0.0, 1.0], towards.shape))
     return Best(tilt, azimuth, energy / flat - 1, _loss(year, towards, energy))
+
+
+def usual(latitude: npt.ArrayLike, longitude: npt.ArrayLike) -> Best:
+    """Return the best tilt and azimuth where nothing was measured."""
+    latitude, longitude = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
+    return best(np.zeros((*latitude.shape, MONTHS, HOURS, len(LIGHT_SUMS))), latitude, longitude)
 
 
 def _resultant(light: Float64, towards: Float64) -> Float64:

@@ -1,14 +1,14 @@
 """Where to point panels, from global light alone: what the choice loses against measured beam and diffuse light."""
 
 import numpy as np
-import pandas as pd
-import pvlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.light import Oracle
 from selfgen import orientation
-from selfgen.solar import HOUR_MS, sun, surface
+from selfgen.columns import LIGHT_SUMS
+from selfgen.solar import HOUR_MS
 from tests.unit.test_solar import YEARS, Year, from_beam_and_diffuse, load
 
 
@@ -17,19 +17,9 @@ def year(request: pytest.FixtureRequest) -> Year:
     return load(request.param)
 
 
-def greatest(year: Year) -> float:
-    """Return the most that any plane catches of the measured beam and diffuse light, to 1° and 5°."""
-    times = pd.to_datetime(year.starts + HOUR_MS / 2, unit="ms", utc=True)
-    zenith, azimuth = sun(year.latitude, year.longitude, times.as_unit("ms").asi8)
-    extra = np.asarray(pvlib.irradiance.get_extra_radiation(times.dayofyear.to_numpy()))
-    up = zenith < 90
-    columns = (column[up] for column in (zenith, azimuth, year.dni, year.ghi, year.dhi, extra))
-    return float(surface(*columns).max())
-
-
 def test_what_the_choice_loses_after_a_month_three_and_a_year(year: Year) -> None:
-    most = greatest(year)
-    parts = orientation.contributions(year.starts, year.ghi, year.latitude, year.longitude)
+    most = Oracle(year).greatest()
+    parts = orientation.contributions(year.starts, year.starts + HOUR_MS, year.ghi, year.latitude, year.longitude)
     inside = []
 
     def lost(first_day: int, days: int) -> float:
@@ -49,7 +39,7 @@ def test_what_the_choice_loses_after_a_month_three_and_a_year(year: Year) -> Non
 
 
 def test_the_choice_catches_what_the_surface_has_at_its_top_and_the_bound_shrinks(year: Year) -> None:
-    parts = orientation.contributions(year.starts, year.ghi, year.latitude, year.longitude)
+    parts = orientation.contributions(year.starts, year.starts + HOUR_MS, year.ghi, year.latitude, year.longitude)
     bounds = []
     for days in (0, 10, 40, 150, 365):
         hours = np.arange(days * 24)
@@ -69,24 +59,23 @@ def test_the_choice_catches_what_the_surface_has_at_its_top_and_the_bound_shrink
 
 def test_many_sensors_at_once_are_as_each_alone() -> None:
     places = [(40.4, -3.7), (-33.9, 151.2), (0.1, 10.0), (69.6, 18.9), (27.7, 85.3)]
-    sums = (
-        np.stack([orientation.summed(STARTS, orientation.contributions(STARTS, GHI, *place)) for place in places])
-        * np.array([1.0, 0.5, 0.0, 1.0, 2.0])[:, np.newaxis, np.newaxis, np.newaxis]
-    )
+    parts = [orientation.contributions(STARTS, STARTS + HOUR_MS, GHI, *place) for place in places]
+    shares = np.array([1.0, 0.5, 0.0, 1.0, 2.0])[:, np.newaxis, np.newaxis, np.newaxis]
+    sums = np.stack([orientation.summed(STARTS, part) for part in parts]) * shares
     latitude, longitude = np.array(places).T
     together = orientation.best(sums, latitude, longitude)
     for row, place in enumerate(places):
         np.testing.assert_allclose(orientation.best(sums[row], *place), [each[row] for each in together], rtol=1e-6)
-    at_once = orientation.contributions(
-        np.repeat(STARTS[:50], 5), np.repeat(GHI[:50], 5), np.tile(latitude, 50), np.tile(longitude, 50)
-    )
-    alone = orientation.contributions(STARTS[:50], GHI[:50], *places[1])
+    starts = np.repeat(STARTS[:50], 5)
+    given = starts, starts + HOUR_MS, np.repeat(GHI[:50], 5), np.tile(latitude, 50), np.tile(longitude, 50)
+    at_once = orientation.contributions(*given)
+    alone = parts[1][:50]
     np.testing.assert_allclose(at_once[1::5], alone)
 
 
 @pytest.mark.parametrize(("latitude", "towards"), [(51.5, 180), (-33.9, 0), (69.6, 180)])
 def test_without_any_measurement_it_faces_the_equator(latitude: float, towards: float) -> None:
-    none = np.zeros((12, 24, len(orientation.COLUMNS)))
+    none = np.zeros((12, 24, len(LIGHT_SUMS)))
     best = orientation.best(none, latitude, 0.0)
     assert abs((best.azimuth - towards + 180) % 360 - 180) <= 2
     assert abs(latitude) - 35 < best.tilt < abs(latitude)
@@ -96,7 +85,7 @@ def test_without_any_measurement_it_faces_the_equator(latitude: float, towards: 
 START = 1_767_225_600_000  # 2026-01-01
 STARTS = START + np.arange(24 * 40) * HOUR_MS
 GHI = np.random.default_rng(1).uniform(-5, 900, len(STARTS))
-PARTS = orientation.contributions(STARTS, GHI, 40.4, -3.7)
+PARTS = orientation.contributions(STARTS, STARTS + HOUR_MS, GHI, 40.4, -3.7)
 
 
 @settings(max_examples=30, deadline=None)
@@ -120,6 +109,6 @@ def test_hours_add_up_in_any_order_and_computed_again(random: object, again: lis
 def test_gaps_count_neither_as_light_nor_as_clear_sky() -> None:
     ghi = np.full(len(STARTS), 300.0)
     ghi[5::7] = np.nan
-    parts = orientation.contributions(STARTS, ghi, 40.4, -3.7)
+    parts = orientation.contributions(STARTS, STARTS + HOUR_MS, ghi, 40.4, -3.7)
     assert (parts[5::7] == 0).all()
     assert parts[:, 4].sum() > 0
