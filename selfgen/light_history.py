@@ -11,7 +11,7 @@ to the end of its month.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ _SCHEMA = pa.schema(
 
 
 class _Sums(NamedTuple):
-    """Sums, (sensors, 24, columns), of sensors and places."""
+    """Sums of sensors and places, (sensors, 24, columns)."""
 
     key: pd.MultiIndex
     values: Float64
@@ -115,7 +115,8 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._month: tuple[datetime, list[_Sums]] | None = None
+        self._month: datetime | None = None
+        self._past: _Sums
 
     def before(self, day: datetime, sensors: pd.DataFrame) -> Float64:
         """Return the sums of the hours before a UTC day, (sensors, 12, 24, columns); zeros where there are none.
@@ -125,15 +126,26 @@ class History:
         sensors : DataFrame
             `element_id`, `latitude`, `longitude`, each once.
         """
-        day = day.astimezone(UTC)
         month = day.replace(day=1)
-        if self._month is None or self._month[0] != month:
-            starts = [month - relativedelta(months=back) for back in range(1, LIGHT_MONTHS + 1)]
-            self._month = month, [_until(self.folder, start, start + relativedelta(months=1)) for start in starts]
+        if self._month != month:
+            self._past, self._month = _past(self.folder, month), month
         key = pd.MultiIndex.from_frame(sensors[_KEY])
         result = np.zeros((len(key), MONTHS, *_SHAPE))
-        parts = [_until(self.folder, month, day), *self._month[1]]
-        for back, part in enumerate(parts):
-            row = key.get_indexer(part.key)
-            result[row[row >= 0], (month.month - 1 - back) % MONTHS] += part.values[row >= 0]
+        for part, there in (self._past, result), (_until(self.folder, month, day), result[:, month.month - 1]):
+            row = part.key.get_indexer(key)
+            there[row >= 0] += part.values[row[row >= 0]]
         return result
+
+
+def _past(folder: Path, month: datetime) -> _Sums:
+    """Return the sums, (sensors, 12, 24, columns), of the months that count before a month."""
+    starts = [month - relativedelta(months=back) for back in range(1, LIGHT_MONTHS + 1)]
+    key = _until(folder, month, month).key
+    values = np.zeros((0, MONTHS, *_SHAPE))
+    for start in starts:
+        part = _until(folder, start, start + relativedelta(months=1))
+        more = part.key.difference(key, sort=False)
+        key = key.append(more)
+        values = np.concatenate([values, np.zeros((len(more), *values.shape[1:]))])
+        values[key.get_indexer(part.key), start.month - 1] += part.values
+    return _Sums(key, values)
