@@ -35,7 +35,7 @@ AZIMUTHS = np.arange(0.0, 360.0, 2.0)
 #: exaggerates it: over 100 typical years, 0.7 loses least.
 ASYMMETRY = 0.7
 
-_DAYS_OF_MONTH = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+DAYS_OF_MONTH = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _TEMPLATE_DAYS = (3, 8, 13, 18, 23, 28)
 #: The share of the clear sky's beam that comes through, by latitude: the year's mean, and how much more in summer.
 _LATITUDES = (0.0, 20.0, 32.0, 40.0, 48.0, 60.0)
@@ -226,17 +226,40 @@ def best(sums: Float64, latitude: npt.ArrayLike, longitude: npt.ArrayLike) -> Be
     tilt = np.round(np.degrees(np.arccos(np.clip(towards[..., 2], -1.0, 1.0))))
     azimuth = np.round(np.degrees(np.arctan2(towards[..., 0], towards[..., 1]))) % 360
     azimuth = np.where(tilt > 0, azimuth, np.where(latitude >= 0, 180.0, 0.0))
-    t, a = np.radians(tilt), np.radians(azimuth)
-    towards = np.stack([np.sin(t) * np.sin(a), np.sin(t) * np.cos(a), np.cos(t)], axis=-1)
+    towards = _direction(tilt, azimuth)
     energy = _energy(year.light, towards)
     flat = _energy(year.light, np.broadcast_to([0.0, 0.0, 1.0], towards.shape))
     return Best(tilt, azimuth, energy / flat - 1, _loss(year, towards, energy))
+
+
+def on_plane(light: Float64, tilt: float, azimuth: float, asymmetry: float = ASYMMETRY) -> Float64:
+    """Return a year's irradiation on one plane by month and hour of the UTC day, (12, 24), Wh/m²."""
+    towards = _direction(np.asarray(tilt, np.float64), np.asarray(azimuth, np.float64))
+    upward = towards[2]
+    ahead, mirrored = (np.clip(light[..., :3] @ (towards * side), 0.0, None) for side in ([1, 1, 1], [-1, 1, 1]))
+    beam = (1 + asymmetry) / 2 * ahead + (1 - asymmetry) / 2 * mirrored
+    ground = ALBEDO * (light[..., 2] + light[..., 3])
+    return np.asarray(beam + light[..., 3] * (1 + upward) / 2 + ground * (1 - upward) / 2, np.float64)
+
+
+def deviation(year: Year, tilt: npt.ArrayLike, azimuth: npt.ArrayLike) -> Float64:
+    """Return the standard deviation of the year's irradiation on planes, from what was not measured, Wh/m²."""
+    _, per = _sensitivity(year, _direction(np.asarray(tilt, np.float64), np.asarray(azimuth, np.float64)))
+    return np.asarray(
+        np.sqrt(np.einsum("k...m,...kmn,k...n->...", per, year.covariance, per, optimize=True)), np.float64
+    )
 
 
 def usual(latitude: npt.ArrayLike, longitude: npt.ArrayLike) -> Best:
     """Return the best tilt and azimuth where nothing was measured."""
     latitude, longitude = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
     return best(np.zeros((*latitude.shape, MONTHS, HOURS, len(LIGHT_SUMS))), latitude, longitude)
+
+
+def _direction(tilt: Float64, azimuth: Float64) -> Float64:
+    """Return the vectors east, north and up that planes face, (..., 3)."""
+    t, a = np.radians(tilt), np.radians(azimuth)
+    return np.stack([np.sin(t) * np.sin(a), np.sin(t) * np.cos(a), np.cos(t)], axis=-1)
 
 
 def _resultant(light: Float64, towards: Float64) -> Float64:
@@ -288,24 +311,34 @@ def _loss(year: Year, towards: Float64, energy: Float64) -> Float64:
 
 def _spread(year: Year, towards: Float64) -> Float64:
     """Return the covariance, (..., 2, 2), of the resultant's deviation from planes, up and along them, (Wh/m²)²."""
+    resultant, _ = _sensitivity(year, towards)
+    per = np.einsum("k...mc,...pc->...kpm", resultant, _across(towards))
+    inferred = np.einsum("...kpm,...kmn,...kqn->...pq", per, year.covariance, per, optimize=True)
+    split = _SPLIT * (_resultant(year.light, towards) * towards).sum(axis=-1)
+    return np.asarray(inferred + np.eye(2) * split[..., np.newaxis, np.newaxis] ** 2, np.float64)
+
+
+def _sensitivity(year: Year, towards: Float64) -> tuple[Float64, Float64]:
+    """Return how planes' resultant, (3, ..., 12, 3), and energy, (3, ..., 12), follow `Year.inferred`."""
     front = np.einsum("...mhc,...c->...mh", year.light[..., :3], towards) > 0
     left = year.clear
     both = left[..., 2:].sum(axis=(-1, -2))
 
-    def directed(weight: Float64) -> Float64:
+    def directed(weight: Float64) -> tuple[Float64, Float64]:
         seen = np.einsum("...mh,...mhc->...mc", front * weight, left[..., :3])
-        seen[..., 2] -= ALBEDO / 2 * (weight * left[..., 2]).sum(axis=-1)
-        return np.asarray(seen, np.float64)
+        given_back = ALBEDO / 2 * (weight * left[..., 2]).sum(axis=-1)
+        seen[..., 2] -= given_back
+        return np.asarray(seen, np.float64), np.asarray(given_back, np.float64)
 
-    beam, sky, asymmetry = directed(np.ones(front.shape)), np.zeros((*front.shape[:-1], 3)), directed(year.side)
-    slope = np.polyval(np.polyder(_SKY), np.clip(year.inferred[..., 0, :], 0.0, 1.0))
-    beam[..., 2] += slope * both * (1 - ALBEDO) / 2
+    (beam, of_beam), (asymmetry, of_asymmetry) = directed(np.ones(front.shape)), directed(year.side)
+    sky, of_sky = np.zeros(beam.shape), both * (1 + ALBEDO) / 2
     sky[..., 2] = both * (1 - ALBEDO) / 2
+    slope = np.polyval(np.polyder(_SKY), np.clip(year.inferred[..., 0, :], 0.0, 1.0))
+    beam += slope[..., np.newaxis] * sky
     asymmetry[..., 0] *= ASYMMETRY
-    per = np.einsum("k...mc,...pc->...kpm", np.stack([beam, sky, asymmetry]), _across(towards))
-    inferred = np.einsum("...kpm,...kmn,...kqn->...pq", per, year.covariance, per, optimize=True)
-    split = _SPLIT * (_resultant(year.light, towards) * towards).sum(axis=-1)
-    return np.asarray(inferred + np.eye(2) * split[..., np.newaxis, np.newaxis] ** 2, np.float64)
+    resultant = np.stack([beam, sky, asymmetry])
+    rest = np.stack([of_beam + slope * of_sky, of_sky, of_asymmetry])
+    return resultant, np.einsum("k...mc,...c->k...m", resultant, towards) + rest
 
 
 def _across(towards: Float64) -> Float64:
@@ -388,7 +421,7 @@ def _clear_year(row: int, column: int) -> Float64:
     where = np.full(len(azimuth), latitude), np.full(len(azimuth), longitude)
     light = np.zeros((len(starts), 4))
     light[up] = _directed(zenith[up], azimuth, *_clear_sky(zenith[up], day[up], *where), day[up])
-    return summed(starts, light) * (_DAYS_OF_MONTH / len(_TEMPLATE_DAYS))[:, np.newaxis, np.newaxis]
+    return summed(starts, light) * (DAYS_OF_MONTH / len(_TEMPLATE_DAYS))[:, np.newaxis, np.newaxis]
 
 
 def _inferred(sums: Float64, clear: Float64, side: Float64, latitude: Float64) -> tuple[Float64, Float64]:
@@ -400,7 +433,7 @@ def _inferred(sums: Float64, clear: Float64, side: Float64, latitude: Float64) -
     clear_light = covered + sums[..., 5].sum(axis=-1)
     whole = (clear[..., 2] + clear[..., 3]).sum(axis=-1)
     enough = clear_light > whole.max(axis=-1, keepdims=True) * 1e-3
-    days = np.divide(clear_light, whole, out=np.zeros(whole.shape), where=enough) * _DAYS_OF_MONTH
+    days = np.divide(clear_light, whole, out=np.zeros(whole.shape), where=enough) * DAYS_OF_MONTH
 
     def share(of: Float64, by: Float64) -> Float64:
         return np.asarray(np.divide(of, by, out=np.full(by.shape, np.nan), where=enough & (by > 0)), np.float64)
