@@ -138,6 +138,8 @@ def _of_covered(middle: Float64, light: Float64, latitude: Float64, longitude: F
     zenith, azimuth = sun(latitude, longitude, middle)
     result = np.zeros((len(middle), len(LIGHT_SUMS)))
     up = zenith < 90
+    if not up.any():
+        return result
     middle, light, y, x, zenith, azimuth = (of[up] for of in (middle, light, latitude, longitude, zenith, azimuth))
     light = np.clip(light, 0.0, None)
     times = pd.DatetimeIndex(middle.astype("datetime64[ms]")).tz_localize("UTC")

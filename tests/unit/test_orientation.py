@@ -112,3 +112,14 @@ def test_gaps_count_neither_as_light_nor_as_clear_sky() -> None:
     parts = orientation.contributions(STARTS, STARTS + HOUR_MS, ghi, 40.4, -3.7)
     assert (parts[5::7] == 0).all()
     assert parts[:, 4].sum() > 0
+
+
+def test_night_and_nothing_add_nothing() -> None:
+    night = STARTS[:3]
+    assert not orientation.contributions(night, night + HOUR_MS, [0.0, 5.0, np.nan], 40.4, -3.7).any()
+    assert orientation.contributions([], [], [], [], []).shape == (0, len(LIGHT_SUMS))
+    noon = STARTS[12]
+    assert not orientation.contributions(noon, noon + HOUR_MS, 500.0, np.nan, -3.7).any()
+    assert not orientation.contributions(noon, noon + HOUR_MS, 100.0, 40.4, -3.7, completeness=0.2).any()
+    half = orientation.contributions(noon, noon + HOUR_MS, 250.0, 40.4, -3.7, completeness=0.5)
+    np.testing.assert_allclose(half * 2, orientation.contributions(noon, noon + HOUR_MS, 500.0, 40.4, -3.7))
