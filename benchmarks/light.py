@@ -7,21 +7,33 @@ equator, and the best plane under a clear sky. And how often the loss is inside 
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pvlib
+import pyarrow as pa
+from dateutil.relativedelta import relativedelta
 
 from benchmarks.form import Figure
-from selfgen import orientation
+from flink_jobs import slots
+from flink_jobs.rich_sensor_light import with_contributions
+from flink_jobs.slots import LIGHT
+from flink_jobs.write_sensor_light import reports
+from selfgen import lake, light_history, orientation, solar
+from selfgen.columns import ENRICHMENT, LIGHT_SUMS
 from selfgen.settings import Settings
 from selfgen.solar import ALBEDO, HOUR_MS, plane_irradiance
 
 YEARS = {"Greensboro 36° N": "723170TYA.CSV", "Sand Point 55° N": "703165TY.csv", "Miami 26° N": "12839.tm2"}
 #: Days between the starts of the windows.
 STEP = 10
+#: Of the hour whose computing is timed.
+SENSORS = 10_000
 _TURNS = np.arange(160.0, 201.0, 2.0)
 
 
@@ -106,10 +118,11 @@ def run(_settings: Settings) -> list[Figure]:
     """Measure each typical year."""
     inside: dict[int, list[bool]] = {30: [], 90: [], 365: []}
     figures = [figure for place, name in YEARS.items() for figure in _of(place, load(name), inside)]
-    return figures + [
+    bounds = [
         Figure(f"all: loss inside its 90 % bound, {days} days", round(100 * float(np.mean(of)), 1), "%")
         for days, of in inside.items()
     ]
+    return [*figures, *bounds, *_hour()]
 
 
 def _of(place: str, year: Year, inside: dict[int, list[bool]]) -> list[Figure]:
@@ -152,3 +165,70 @@ def _energy(year: Year, oracle: Oracle) -> tuple[float, float]:
     lit = year.ghi > 0
     error = np.sqrt(np.mean((ours - theirs)[lit] ** 2)) / theirs[lit].mean()
     return round(abs(float(ours.sum() / theirs.sum() - 1)) * 100, 3), round(float(error) * 100, 2)
+
+
+def _hour() -> list[Figure]:
+    """Time the computing of one hour, from readings as arrays to reports, of a lake with two years of history."""
+    random = np.random.default_rng(8)
+    hour = datetime(2026, 6, 15, 11, tzinfo=UTC)
+    start_ms = slots.milliseconds(hour)
+    ids = np.array([f"light-{number:05}" for number in range(SENSORS)])
+    place = {"latitude": random.uniform(37.0, 43.0, SENSORS), "longitude": random.uniform(-8.0, 3.0, SENSORS)}
+    history = pd.DataFrame({"element_id": ids, **place, "time_zone": "Europe/Madrid", "power_cap": 3000.0})
+    always = pd.Series(pd.NaT, index=history.index, dtype="datetime64[ms, UTC]")
+    history = history.assign(init=always, end=always, variable_data=None, tilt=None, azimuth=None)
+    history = history.reindex(columns=[*history, *(c.name for c in ENRICHMENT if c.name not in history)])
+    minutes = np.arange(-2, 63)
+    readings = pd.DataFrame(
+        {
+            "element_id": np.repeat(ids, len(minutes)),
+            "time": np.tile(start_ms + minutes * 60_000, SENSORS),
+            LIGHT.field: random.uniform(100, 900, SENSORS * len(minutes)),
+        }
+    )
+    timed: dict[str, float] = {}
+    sun, solar.sun = solar.sun, _timed(timed, "sun", solar.sun)
+    orientation.sun = solar.sun
+    try:
+        with TemporaryDirectory() as folder:
+            lake_dir = Path(folder)
+            _fill(lake_dir, history, hour, random)
+            for name in ("first", "again"):
+                timed["sun"] = 0.0
+                began = time.perf_counter()
+                made = slots.make_slots(readings, history, LIGHT, start_ms, start_ms + HOUR_MS, max_gap_s=300)
+                made = with_contributions(made, readings)
+                lake.replace_hour(lake_dir, LIGHT.kind, hour, pa.Table.from_pandas(made, preserve_index=False))
+                light_history.replace(lake_dir, LIGHT.kind, [hour.replace(hour=0)])
+                reports(lake_dir, hour, hour + slots.HOUR)
+                timed[name] = time.perf_counter() - began
+    finally:
+        solar.sun = orientation.sun = sun
+    what = f"{SENSORS} sensors, one hour of 1-min data, readings to reports"
+    return [
+        Figure(f"{what}: first in a process", round(timed["first"], 1), "s"),
+        Figure(f"{what}: again", round(timed["again"], 1), "s"),
+        Figure("the same: of it the sun's position", round(100 * timed["sun"] / timed["again"], 1), "%"),
+    ]
+
+
+def _timed(timed: dict[str, float], name: str, function: Any) -> Any:
+    def run(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            timed[name] = timed.get(name, 0.0) + time.perf_counter() - began
+
+    return run
+
+
+def _fill(lake_dir: Path, sensors: pd.DataFrame, hour: datetime, random: np.random.Generator) -> None:
+    """Put two years of history into the lake: a noon of each month, and the day before."""
+    day = hour.replace(hour=0)
+    months = [(day.replace(day=1) - relativedelta(months=back)).replace(hour=12) for back in range(1, 25)]
+    for noon in [*months, day - timedelta(hours=12)]:
+        parts = dict(zip(LIGHT_SUMS, random.uniform(10, 900, (len(LIGHT_SUMS), SENSORS)), strict=True))
+        hours = sensors[["element_id", "latitude", "longitude"]].assign(slot_start=slots.milliseconds(noon), **parts)
+        lake.replace_hour(lake_dir, LIGHT.kind, noon, pa.Table.from_pandas(hours, preserve_index=False))
+        light_history.replace(lake_dir, LIGHT.kind, [noon.replace(hour=0)])
