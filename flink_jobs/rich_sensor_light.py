@@ -18,23 +18,23 @@ from selfgen.settings import Settings
 
 NAME = "rich_sensor_light"
 
-#: What a light sensor's slots carry beside every slot's columns: their part in the year's light.
-OF_LIGHT = tuple(Column(name, "double", f"Light: {name.replace('_', ' ')}", "Wh/m²") for name in LIGHT_SUMS)
+#: What a light sensor's slots carry beside every slot's columns, such as their part in the year's light.
+OF_LIGHT = (
+    *(Column(name, "double", f"Light: {name.replace('_', ' ')}", "Wh/m²") for name in LIGHT_SUMS),
+    Column("possible", "double", "Most that is possible", "W/m²"),
+    Column("dark", "double", "Share of samples with light while the sun is down"),
+)
 
 
 def with_contributions(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
-    """Add what the slots' light adds to the sums from which panels' best orientation follows."""
+    """Add what the slots' light adds to the sums from which panels' best orientation follows, and what is possible."""
     from selfgen.orientation import contributions
+    from selfgen.solar import possible
 
-    parts = contributions(
-        slots["slot_start"],
-        slots["slot_end"],
-        slots["generated"],
-        slots["latitude"].astype("float64"),
-        slots["longitude"].astype("float64"),
-        completeness=slots["completeness"],
-    )
-    return slots.assign(**dict(zip(LIGHT_SUMS, parts.T, strict=True)))
+    span = slots["slot_start"], slots["slot_end"]
+    place = tuple(slots[name].astype("float64") for name in ("latitude", "longitude"))
+    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"])
+    return slots.assign(**dict(zip(LIGHT_SUMS, parts.T, strict=True)), possible=possible(*span, *place))
 
 
 def run(settings: Settings, ranges: Sequence[Range]) -> None:

@@ -113,6 +113,33 @@ def clear_sky(
 
     Haurwitz (1945), which needs the sun's height only; the best of such models for Reno, Hansen and Stein (2012).
     """
+    zenith = _zenith(slot_starts_ms, slot_ends_ms, latitude, longitude)
+    ghi = pvlib.clearsky.haurwitz(pd.Series(zenith.ravel()))["ghi"].to_numpy().reshape(zenith.shape)
+    mean: Float64 = np.nan_to_num(ghi).mean(axis=1)
+    return mean
+
+
+def possible(
+    slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+) -> Float64:
+    """Return the most global horizontal irradiance that there is, slot by slot, W/m².
+
+    The limit of Long and Shi (2008) that minutes pass "extremely rarely", so that the mean of a slot passes it under no
+    sky; NaN where the place is unknown.
+    """
+    zenith = _zenith(slot_starts_ms, slot_ends_ms, latitude, longitude)
+    height = np.clip(np.cos(np.radians(zenith)), 0.0, None)
+    middle = (np.asarray(slot_starts_ms, np.float64) + np.asarray(slot_ends_ms, np.float64)) / 2
+    day = pd.DatetimeIndex(np.atleast_1d(middle).astype("datetime64[ms]")).dayofyear.to_numpy()
+    extra = np.asarray(pvlib.irradiance.get_extra_radiation(day))
+    most: Float64 = 1.2 * extra * (height**1.2).mean(axis=1) + 50
+    return most
+
+
+def _zenith(
+    slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+) -> Float64:
+    """Return the sun's zenith through slots, (slots, `STEPS`), degrees."""
     starts, ends, *place = (
         column[:, np.newaxis]
         for column in np.broadcast_arrays(
@@ -123,10 +150,7 @@ def clear_sky(
         )
     )
     times = starts + (ends - starts) * (np.arange(STEPS) + 0.5) / STEPS
-    zenith = sun(place[0], place[1], times).zenith
-    ghi = pvlib.clearsky.haurwitz(pd.Series(zenith.ravel()))["ghi"].to_numpy().reshape(zenith.shape)
-    mean: Float64 = np.nan_to_num(ghi).mean(axis=1)
-    return mean
+    return sun(place[0], place[1], times).zenith
 
 
 # -- what a panel would produce ------------------------------------------------------------------------
