@@ -87,13 +87,11 @@ def add_alarms(
     source: Source,
     datasource: str,
     sink: str,
-    start: datetime,
-    end: datetime,
+    splits: str,
 ) -> None:
-    """Add the alarms of `[start, end)` to a job, into the table `sink`."""
+    """Add the alarms of a view of splits to a job, into the table `sink`."""
     env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
     listed = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
-    splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job.add_insert_sql(
         f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
     )

@@ -1,6 +1,7 @@
 """RichSensorLight: raw light readings of MongoDB → irradiation by slot, with place and owner → the lake.
 
-splits of the range ─► readings, as arrays ─► irradiation by slot ─► enrichment ─► producible energy ─► Parquet
+splits of the range ─► readings, as arrays ─► irradiation by slot ─► enrichment ─► beam and sky ─► Parquet, by hour
+    ─► sums of what was measured so far, by day
 """
 
 from __future__ import annotations
@@ -10,46 +11,38 @@ from collections.abc import Sequence
 import pandas as pd
 
 from flink_jobs.reports import arguments
-from flink_jobs.slots import LIGHT, Range, run_rich
-from selfgen.columns import DATASOURCES
+from flink_jobs.slots import LIGHT, Range, hours_between, run_rich
+from selfgen import lake, light_history
+from selfgen.columns import LIGHT_SUMS, Column
 from selfgen.settings import Settings
 
 NAME = "rich_sensor_light"
 
-#: What a light sensor's slots carry beside every slot's columns.
-PRODUCIBLE = tuple(
-    column
-    for column in DATASOURCES["sensor_report"]
-    if column.name in {"producible_gen", "optimal_tilt", "optimal_azimuth", "gain_vs_horizontal"}
+#: What a light sensor's slots carry beside every slot's columns, such as their part in the year's light.
+OF_LIGHT = (
+    *(Column(name, "double", f"Light: {name.replace('_', ' ')}", "Wh/m²") for name in LIGHT_SUMS),
+    Column("possible", "double", "Most that is possible", "W/m²"),
+    Column("dark", "double", "Share of samples with light while the sun is down"),
 )
 
 
-def with_producible(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
-    """Add what a panel of the sensor's `power_cap` would have produced in its best orientation, Wh."""
-    from selfgen.solar import best_orientation, producible
+def with_contributions(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
+    """Add what the slots' light adds to the sums from which panels' best orientation follows, and what is possible."""
+    from selfgen.orientation import contributions
+    from selfgen.solar import possible
 
-    slots = slots.assign(**{column.name: float("nan") for column in PRODUCIBLE})
-    for (latitude, longitude), rows in slots.groupby(["latitude", "longitude"]):
-        best = best_orientation(latitude, longitude)
-        slots.loc[rows.index, ["optimal_tilt", "optimal_azimuth", "gain_vs_horizontal"]] = tuple(best)
-    placed = slots[slots["latitude"].notna()]
-    slots.loc[placed.index, "producible_gen"] = producible(
-        placed["slot_start"],
-        placed["slot_end"],
-        placed["generated"],
-        placed["latitude"],
-        placed["longitude"],
-        placed["optimal_tilt"],
-        placed["optimal_azimuth"],
-        placed["power_cap"],
-        completeness=placed["completeness"],
-    )
-    return slots
+    span = slots["slot_start"], slots["slot_end"]
+    place = tuple(slots[name].astype("float64") for name in ("latitude", "longitude"))
+    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"])
+    return slots.assign(**dict(zip(LIGHT_SUMS, parts.T, strict=True)), possible=possible(*span, *place))
 
 
 def run(settings: Settings, ranges: Sequence[Range]) -> None:
     """Make the slots of ranges of UTC hours `[start, end)`; run again, it gives the same."""
-    run_rich(settings, NAME, LIGHT, ranges, PRODUCIBLE, with_producible)
+    with lake.exclusive(settings.lake_dir, LIGHT.kind):
+        run_rich(settings, NAME, LIGHT, ranges, OF_LIGHT, with_contributions)
+        days = {hour.replace(hour=0) for start, end in ranges for hour in hours_between(start, end)}
+        light_history.replace(settings.lake_dir, LIGHT.kind, days)
 
 
 def main() -> None:

@@ -164,8 +164,8 @@ def make_slots(
     Returns
     -------
     DataFrame
-        Also with the panel's `tilt` and `azimuth`; `owned`, the owner's share of the slot; `meter_resets`; and of
-        panels `flat` and `dark` (`selfgen.evidence`).
+        Also with the panel's `tilt` and `azimuth`; `owned`, the owner's share of the slot; `meter_resets`;
+        `dark`, and of panels `flat` (`selfgen.evidence`).
     """
     from selfgen import evidence
     from selfgen.solar import daylight
@@ -188,7 +188,10 @@ def make_slots(
     slots["stale"] = evidence.stale_share(samples)
     if source.kind == PANEL.kind:
         slots["flat"] = evidence.flat_share(samples)
-        slots["dark"] = evidence.dark_share(samples, slots)
+        least = evidence.PRODUCES * slots["power_cap"].astype("float64")
+    else:
+        least = evidence.LIT
+    slots["dark"] = evidence.dark_share(samples, slots, least)
     slots["daylight"] = daylight(slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"])
     slots["daylight"] = slots["daylight"].astype("int64")
     return with_calendar(slots)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from dateutil.relativedelta import relativedelta
 
-from flink_jobs.reports import add_alarms, arguments, dates, run_write, within
+from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, dates, run_write, within
 from flink_jobs.rich_panel import OF_PANELS
-from flink_jobs.slots import PANEL, create_lake_table
+from flink_jobs.slots import PANEL, create_lake_table, create_splits
 from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
 from selfgen.settings import Settings
 
@@ -75,7 +75,8 @@ def build_pipeline(
         f"INSERT INTO {report} SELECT s.slot_start, {columns} "
         f"FROM (SELECT * FROM summed WHERE {within(start, end)}) AS s {joins}"
     )
-    add_alarms(job, env, settings, PANEL, "panel_alarm", alarm, start, end)
+    splits = create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
+    add_alarms(job, env, settings, PANEL, "panel_alarm", alarm, splits)
     return job
 
 

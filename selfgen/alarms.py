@@ -53,7 +53,7 @@ class SlotAlarm(NamedTuple):
     eased: Callable[[pd.DataFrame], pd.Series[int]] = _one
     #: Whether what is not bad ends a run of bad slots, or only what clears.
     in_a_row: bool = True
-    panels_only: bool = False
+    of: tuple[str, ...] = ("panel", "light")
     #: Whether it tells how much energy is missing.
     loses: bool = False
 
@@ -87,6 +87,10 @@ def _clipped(slots: pd.DataFrame) -> pd.Series[bool]:
         & ~(slots["stale"] > _HALF)
         & (slots["greatest"] >= slots["clipping.least"] * slots["power_cap"])
     )
+
+
+def _shown(row: Any) -> str:
+    return "Power" if np.isnan(row.possible) else "Light"
 
 
 SLOT_ALARMS = (
@@ -137,7 +141,7 @@ SLOT_ALARMS = (
             f"{row.performance_ratio:.0%} of what is expected again; produced {_wh(row.produced)} of "
             f"{_wh(row.wanted)} in {row.count} hours since {row.since}"
         ),
-        panels_only=True,
+        of=("panel",),
         loses=True,
     ),
     SlotAlarm(
@@ -154,7 +158,7 @@ SLOT_ALARMS = (
             f"Produces again, {row.performance_ratio:.0%} of what is expected; {_wh(row.wanted - row.produced)} are "
             f"missing from {row.count} hours since {row.since}"
         ),
-        panels_only=True,
+        of=("panel",),
         loses=True,
     ),
     SlotAlarm(
@@ -172,7 +176,7 @@ SLOT_ALARMS = (
         cleared=lambda row: (
             f"Within its rating of {_w(row.power_cap)} again, {row.count} daylight hours after {row.since}"
         ),
-        panels_only=True,
+        of=("panel",),
     ),
     SlotAlarm(
         code="clipping",
@@ -190,7 +194,7 @@ SLOT_ALARMS = (
             f"Not cut any more: {row.flat:.0%} of {row.samples:.0f} samples at the greatest, {_w(row.greatest)}; "
             f"cut since {row.since}"
         ),
-        panels_only=True,
+        of=("panel",),
     ),
     SlotAlarm(
         code="meter_reset",
@@ -204,7 +208,7 @@ SLOT_ALARMS = (
             "from zero"
         ),
         cleared=lambda row: f"The meter goes on since it began anew in the hour of {row.since}",
-        panels_only=True,
+        of=("panel",),
     ),
     SlotAlarm(
         code="clock_shift",
@@ -217,13 +221,33 @@ SLOT_ALARMS = (
         eased=lambda slots: slots["clock_shift.clear_slots"],
         in_a_row=False,
         raised=lambda row: (
-            f"Power before sunrise or after sunset since {row.since}: in {row.bad_run} hours, {row.dark:.0%} of the "
-            f"last one's {row.samples:.0f} samples; the device's clock or time zone is wrong"
+            f"{_shown(row)} before sunrise or after sunset since {row.since}: in {row.bad_run} hours, {row.dark:.0%} "
+            f"of the last one's {row.samples:.0f} samples; the device's clock or time zone is wrong"
         ),
-        cleared=lambda row: f"No power before sunrise or after sunset any more; there was since {row.since}",
-        panels_only=True,
+        cleared=lambda row: (
+            f"No {_shown(row).lower()} before sunrise or after sunset any more; there was since {row.since}"
+        ),
+    ),
+    SlotAlarm(
+        code="implausible",
+        severity="major",
+        observed=lambda slots: (slots["possible"] >= slots["implausible.bright"]) & (slots["completeness"] >= _HALF),
+        bad=lambda slots: (slots["share"] > slots["implausible.above"]) | (slots["share"] < slots["implausible.below"]),
+        good=lambda slots: slots["share"].between(2 * slots["implausible.below"], slots["implausible.clear"]),
+        needed=lambda slots: slots["implausible.slots"],
+        eased=lambda slots: slots["implausible.clear_slots"],
+        raised=lambda row: (
+            f"{row.share * row.possible:,.0f} W/m² cannot be where the most is {row.possible:,.0f} W/m², since "
+            f"{row.since}, {row.count} hours in a row: the sensor, its unit or its place is wrong"
+        ),
+        cleared=lambda row: (
+            f"{row.share * row.possible:,.0f} W/m² of at most {row.possible:,.0f} W/m²: possible again, after "
+            f"{row.count} hours since {row.since}"
+        ),
+        of=("light",),
     ),
 )
+
 
 _ALARM_SOURCE = {"panel": "panel_alarm", "light": "sensor_alarm"}
 
@@ -257,9 +281,10 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     slots : DataFrame
         One row for each element and slot, in any order: the element's id (`panel_id`, `light_id`), `slot_start`
         (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
-        (JSON text) and the columns of the enrichment; of panels, where known, also `slot_end`, `generated`,
-        `estimated`, `greatest`, `power_cap`, `expected_gen`, `performance_ratio`, `meter_resets`, and what
-        `selfgen.evidence` says of its samples. Of a slot with two owners the later row counts.
+        (JSON text) and the columns of the enrichment; where known, also `slot_end`, `generated`,
+        `estimated`, `greatest`, `power_cap`, `expected_gen`, `performance_ratio`, `meter_resets`, what
+        `selfgen.evidence` says of its samples, and of light sensors `possible`, W/m². Of a slot with two owners the
+        later row counts.
     kind : {"panel", "light"}
         What the elements are.
     state : DataFrame
@@ -281,9 +306,12 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         .drop_duplicates(["element_id", "slot_start"], keep="last")
     )
     ordered = _with_losses(pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1))
-    ordered = ordered.assign(**{name: np.nan for name in _OF_PANELS if name not in ordered})
+    ordered = ordered.assign(**{name: np.nan for name in _NOT_ALWAYS if name not in ordered})
+    hours = (ordered["slot_end"] - ordered["slot_start"]) / _HOUR_MS
+    covered = hours * ordered["completeness"] * ordered["possible"]
+    ordered["share"] = (ordered["generated"] / covered).where(covered > 0)
     found, kept = [], []
-    for alarm in (alarm for alarm in SLOT_ALARMS if kind == "panel" or not alarm.panels_only):
+    for alarm in (alarm for alarm in SLOT_ALARMS if kind in alarm.of):
         rows, after = _follow(ordered, alarm, state[state["code"] == alarm.code])
         found.append(rows)
         kept.append(after)
@@ -298,7 +326,7 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
 
 
 #: Columns that a lake of before they were has not, and slots without samples neither.
-_OF_PANELS = ("greatest", "power_cap", "flat", "dark", "meter_resets")
+_NOT_ALWAYS = ("slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible")
 
 
 def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -55,6 +55,10 @@ DIFFERENCES = ("hour", "day", "month", "quar", "six", "year")
 #: Periods of the accumulators.
 ACCUMULATORS = ("day", "month", "quarter", "semestre", "year")
 
+#: What light sensors' slots add to the year's light (`selfgen.orientation`), Wh/m²: the vector of the light that comes
+#: from the sun's direction, the sky's, and both under a clear sky (of the first the height only).
+LIGHT_SUMS = ("beam_east", "beam_north", "beam_up", "sky", "clear_beam", "clear_sky")
+
 DATASOURCES: dict[str, tuple[Column, ...]] = {
     "panel_report": (
         Column("panel_id", "string", "Panel"),

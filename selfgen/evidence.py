@@ -33,6 +33,8 @@ FLAT = 0.005
 
 #: Share of the rating above which a panel produces.
 PRODUCES = 0.005
+#: W/m² above which there is light: more than a sensor's offset, and than twilight gives when the sun is 2° down.
+LIT = 20.0
 
 
 class SlotSamples(NamedTuple):
@@ -135,26 +137,28 @@ def flat_share(samples: SlotSamples) -> Float64:
     return samples.share((samples.value >= (1 - FLAT) * top) & (top > 0))
 
 
-def dark_share(samples: SlotSamples, slots: pd.DataFrame) -> Float64:
-    """Return what share of each slot's samples shows production while the sun is down: a wrong clock.
+def dark_share(samples: SlotSamples, slots: pd.DataFrame, least: npt.ArrayLike) -> Float64:
+    """Return what share of each slot's samples shows light or production while the sun is down: a wrong clock.
 
-    Production is more than `PRODUCES` of the rating; the sun is down as `selfgen.solar.night` has it.
+    The sun is down as `selfgen.solar.night` has it.
 
     Parameters
     ----------
     slots : DataFrame
-        What the samples were put in, and `latitude`, `longitude` (degrees), `power_cap` (W peak).
+        What the samples were put in, and `latitude`, `longitude` (degrees).
+    least : array_like
+        Above which value a sample shows some, of each row of the slots or of all; `PRODUCES` of the rating, `LIT`.
 
     Returns
     -------
     ndarray
-        0–1 for each row; NaN where it tells nothing: the place or the rating is unknown, there are no samples, or
-        nothing is produced in a slot in which a clock that is wrong by an hour need not show.
+        0–1 for each row; NaN where it tells nothing: the place or `least` is unknown, there are no samples, or nothing
+        is shown in a slot in which a clock that is wrong by an hour need not show.
     """
     once = slots.iloc[samples.row]
     dark = night(once["latitude"], once["longitude"], once["slot_start"], once["slot_end"])
-    least = PRODUCES * once["power_cap"].to_numpy(np.float64, na_value=np.nan)
+    above = np.broadcast_to(np.asarray(least, np.float64), len(slots))[samples.row]
     inside = (samples.time >= dark.start[samples.slot]) & (samples.time < dark.end[samples.slot])
-    share = samples.share(inside & (samples.value > least[samples.slot]))
-    told = ~np.isnan(least)[samples.slot_of_row] & ((share > 0) | dark.tells[samples.slot_of_row])
+    share = samples.share(inside & (samples.value > above[samples.slot]))
+    told = ~np.isnan(above)[samples.slot_of_row] & ((share > 0) | dark.tells[samples.slot_of_row])
     return np.where(told, share, np.nan)

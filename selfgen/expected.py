@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from selfgen import solar
+from selfgen import orientation, solar
 from selfgen.calendar import HOUR_MS
 
 Float64 = npt.NDArray[np.float64]
@@ -104,17 +104,19 @@ def _rated(slots: pd.DataFrame) -> Float64:
 
 
 def _oriented(slots: pd.DataFrame) -> pd.DataFrame:
-    """Point panels whose tilt or azimuth is not known where they would catch most."""
+    """Point panels whose tilt or azimuth is not known where they would catch most under what is usual there."""
     slots = slots.reset_index(drop=True)
     unknown = slots[slots[["tilt", "azimuth"]].isna().any(axis=1)]
     if unknown.empty:
         return slots
     oriented = slots.astype({"tilt": np.float64, "azimuth": np.float64})
-    for place, rows in unknown.groupby(["latitude", "longitude"]):
-        latitude, longitude = place
-        best = solar.best_orientation(float(latitude), float(longitude))  # type: ignore[arg-type]
-        for name, angle in (("tilt", best.tilt), ("azimuth", best.azimuth)):
-            oriented.loc[rows.index, name] = oriented.loc[rows.index, name].fillna(angle)
+    places = unknown[["latitude", "longitude"]].drop_duplicates()
+    best = orientation.usual(places["latitude"], places["longitude"])
+    places = places.assign(tilt=best.tilt, azimuth=best.azimuth)
+    angles = unknown[["latitude", "longitude"]].merge(places, on=["latitude", "longitude"], how="left")
+    for name in ("tilt", "azimuth"):
+        angle = pd.Series(angles[name].to_numpy(), index=unknown.index)
+        oriented.loc[unknown.index, name] = unknown[name].fillna(angle)
     return oriented
 
 

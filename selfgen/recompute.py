@@ -27,6 +27,9 @@ _BEHIND, _AHEAD = relativedelta(hours=12), relativedelta(hours=14)
 _MONTHS_AHEAD = (1, 3, 6, 12)
 #: How long a change of a slot can show in the alarms after it.
 ALARM_CONTEXT_DAYS = 31
+#: Months of light that count for the best orientation, before the month at hand: what was longer ago was perhaps under
+#: another tree.
+LIGHT_MONTHS = 24
 
 
 def ranges(hours_ms: Iterable[int]) -> list[Range]:
@@ -63,7 +66,8 @@ def dependents(changed: Iterable[Range], until_ms: int, *, compares: bool = True
 
     Those are the hours themselves; the rest of the client's year, whose running sums go on from them (its days, months,
     quarters and semesters lie within it); the slots a day, month, quarter, semester and year later, which compare
-    with them; and the alarms since.
+    with them; and the alarms since. Reports of light sensors carry the best orientation to date: it depends on all that
+    was measured in the months that count.
 
     Parameters
     ----------
@@ -72,7 +76,7 @@ def dependents(changed: Iterable[Range], until_ms: int, *, compares: bool = True
     until_ms : int
         Where the hours end that have been computed; nothing after it is named.
     compares : bool
-        Whether the reports have running sums and differences, as those of panels have.
+        Whether the reports have running sums and differences, as those of panels have, or are those of light sensors.
     """
     return _merged(
         (start, min(end, until_ms))
@@ -84,9 +88,10 @@ def dependents(changed: Iterable[Range], until_ms: int, *, compares: bool = True
 
 def _after(low: int, high: int, compares: bool) -> Iterator[Range]:
     yield low, high + (ALARM_CONTEXT_DAYS + 1) * DAY_MS
-    if not compares:
-        return
     first, last = _moment(low), _moment(high - 1)
+    if not compares:
+        yield low, _ms(first.replace(day=1, hour=0) + relativedelta(months=LIGHT_MONTHS + 1))
+        return
     next_year = datetime((last + _AHEAD).year + 1, 1, 1, tzinfo=UTC)
     yield low, _ms(next_year + _BEHIND)
     for months in _MONTHS_AHEAD:

@@ -1,4 +1,4 @@
-"""Sun and panels: daylight, what a panel would produce from what a light sensor measured, where to point it.
+"""Sun and panels: daylight, what a panel would produce from what a light sensor measured.
 
 Pure functions of arrays, on pvlib. Azimuth is degrees clockwise from north (180 = south), tilt degrees from
 horizontal, times epoch milliseconds.
@@ -6,7 +6,6 @@ horizontal, times epoch milliseconds.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,14 +56,6 @@ class Night(NamedTuple):
     start: Float64
     end: Float64
     tells: Bool
-
-
-class Orientation(NamedTuple):
-    """A panel's tilt and azimuth, degrees, and what it gains over one that lies flat (0.1 = a tenth more)."""
-
-    tilt: float
-    azimuth: float
-    gain_vs_horizontal: float
 
 
 def sun(latitude: npt.ArrayLike, longitude: npt.ArrayLike, times_ms: npt.ArrayLike) -> Sun:
@@ -122,6 +113,33 @@ def clear_sky(
 
     Haurwitz (1945), which needs the sun's height only; the best of such models for Reno, Hansen and Stein (2012).
     """
+    zenith = _zenith(slot_starts_ms, slot_ends_ms, latitude, longitude)
+    ghi = pvlib.clearsky.haurwitz(pd.Series(zenith.ravel()))["ghi"].to_numpy().reshape(zenith.shape)
+    mean: Float64 = np.nan_to_num(ghi).mean(axis=1)
+    return mean
+
+
+def possible(
+    slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+) -> Float64:
+    """Return the most global horizontal irradiance that there is, slot by slot, W/m².
+
+    The limit of Long and Shi (2008) that minutes pass "extremely rarely", so that the mean of a slot passes it under no
+    sky; NaN where the place is unknown.
+    """
+    zenith = _zenith(slot_starts_ms, slot_ends_ms, latitude, longitude)
+    height = np.clip(np.cos(np.radians(zenith)), 0.0, None)
+    middle = (np.asarray(slot_starts_ms, np.float64) + np.asarray(slot_ends_ms, np.float64)) / 2
+    day = pd.DatetimeIndex(np.atleast_1d(middle).astype("datetime64[ms]")).dayofyear.to_numpy()
+    extra = np.asarray(pvlib.irradiance.get_extra_radiation(day))
+    most: Float64 = 1.2 * extra * (height**1.2).mean(axis=1) + 50
+    return most
+
+
+def _zenith(
+    slot_starts_ms: npt.ArrayLike, slot_ends_ms: npt.ArrayLike, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+) -> Float64:
+    """Return the sun's zenith through slots, (slots, `STEPS`), degrees."""
     starts, ends, *place = (
         column[:, np.newaxis]
         for column in np.broadcast_arrays(
@@ -132,10 +150,7 @@ def clear_sky(
         )
     )
     times = starts + (ends - starts) * (np.arange(STEPS) + 0.5) / STEPS
-    zenith = sun(place[0], place[1], times).zenith
-    ghi = pvlib.clearsky.haurwitz(pd.Series(zenith.ravel()))["ghi"].to_numpy().reshape(zenith.shape)
-    mean: Float64 = np.nan_to_num(ghi).mean(axis=1)
-    return mean
+    return sun(place[0], place[1], times).zenith
 
 
 # -- what a panel would produce ------------------------------------------------------------------------
@@ -267,93 +282,3 @@ def ac_power(plane: Float64, air_temperature: Float64, power_cap: Float64) -> Fl
     with np.errstate(over="ignore"):  # at next to no light, where the power is nothing either way
         power: Float64 = pvlib.inverter.pvwatts(dc * (1 - SYSTEM_LOSSES), power_cap)
     return np.clip(np.nan_to_num(power), 0.0, None)
-
-
-# -- where to point it -----------------------------------------------------------------------------------
-
-TILTS = np.arange(0.0, 91.0, 1.0)
-AZIMUTHS = np.arange(0.0, 360.0, 5.0)
-#: Days of the year that stand for all: every third.
-_DAYS = np.arange(0, 365, 3)
-#: Share of a year's energy that is no reason to turn away from the equator (near the poles all ways are alike).
-_INDIFFERENT = 2e-4
-
-
-def best_orientation(latitude: float, longitude: float) -> Orientation:
-    """Return the tilt and azimuth that catch most light in a year, from clear sky alone.
-
-    A first estimate that needs no measurement: clouds make the best tilt flatter, and mornings foggier than
-    afternoons turn it west; neither is in it. Clear sky after Ineichen and Perez (2002) with the climate's turbidity,
-    the plane after Hay and Davies.
-
-    Parameters
-    ----------
-    latitude, longitude : float
-        Degrees; counted to a tenth.
-
-    Returns
-    -------
-    Orientation
-        To 1° of tilt and 5° of azimuth. Where azimuth makes no difference it faces the equator.
-    """
-    return _best_orientation(round(float(latitude), 1), round(float(longitude), 1))
-
-
-@lru_cache(maxsize=4096)
-def _best_orientation(latitude: float, longitude: float) -> Orientation:
-    irradiation = _clear_sky_surface(latitude, longitude)
-    equator = 180.0 if latitude >= 0 else 0.0
-    turned = np.abs((AZIMUTHS - equator + 180) % 360 - 180)
-    tilt, azimuth = np.nonzero(irradiation >= irradiation.max() * (1 - _INDIFFERENT))
-    best = np.lexsort((-irradiation[tilt, azimuth], turned[azimuth]))[0]
-    chosen = tilt[best], azimuth[best]
-    gain = irradiation[chosen] / irradiation[0, 0] - 1
-    return Orientation(float(TILTS[chosen[0]]), float(AZIMUTHS[chosen[1]]), float(gain))
-
-
-def _clear_sky_surface(latitude: float, longitude: float) -> Float64:
-    """Return the irradiation of a clear year on planes of `TILTS` × `AZIMUTHS`, in a unit of its own."""
-    hours = pd.date_range("2001-01-01T00:30", periods=8760, freq="h", tz="UTC")
-    hours = hours[np.isin(hours.dayofyear - 1, _DAYS)]
-    zenith, azimuth = sun(latitude, longitude, hours.as_unit("ms").asi8)
-    up = zenith < 90
-    hours, zenith, azimuth = hours[up], zenith[up], azimuth[up]
-    pressure = pvlib.atmosphere.alt2pres(altitude := pvlib.location.lookup_altitude(latitude, longitude))
-    sky = pvlib.clearsky.ineichen(
-        zenith,
-        pvlib.atmosphere.get_absolute_airmass(pvlib.atmosphere.get_relative_airmass(zenith), pressure),
-        pvlib.clearsky.lookup_linke_turbidity(hours, latitude, longitude).to_numpy(),
-        altitude,
-        extra := pvlib.irradiance.get_extra_radiation(hours.dayofyear.to_numpy()),
-    )
-    return surface(zenith, azimuth, sky["dni"], sky["ghi"], sky["dhi"], extra)
-
-
-def surface(zenith: Float64, azimuth: Float64, dni: Float64, ghi: Float64, dhi: Float64, dni_extra: Float64) -> Float64:
-    """Return the irradiation on planes of every tilt and azimuth, summed over the times given.
-
-    It adds up: the surface of two sets of times is the sum of theirs. Hay and Davies' sky, as in
-    `pvlib.irradiance.haydavies`, with all that does not depend on the plane summed first.
-
-    Parameters
-    ----------
-    zenith, azimuth, dni, ghi, dhi, dni_extra : ndarray
-        Shape (times,), degrees and W/m².
-
-    Returns
-    -------
-    ndarray
-        Shape (`TILTS`, `AZIMUTHS`), W/m² summed over the times.
-    """
-    z, a = np.radians(zenith), np.radians(azimuth)
-    circumsolar = dni / dni_extra
-    directed = dni + dhi * circumsolar / np.maximum(np.cos(z), 0.01745)
-    east, north, high = np.sin(z) * np.sin(a), np.sin(z) * np.cos(a), np.cos(z)
-    isotropic, ground = np.sum(dhi * (1 - circumsolar)), np.sum(ghi) * ALBEDO
-    turn = np.radians(AZIMUTHS)
-    towards = np.outer(east, np.sin(turn)) + np.outer(north, np.cos(turn))
-    planes = np.empty((len(TILTS), len(AZIMUTHS)))
-    for row, tilt in enumerate(np.radians(TILTS)):
-        beam = directed @ np.clip(towards * np.sin(tilt) + high[:, np.newaxis] * np.cos(tilt), 0.0, None)
-        planes[row] = beam + isotropic * (1 + np.cos(tilt)) / 2 + ground * (1 - np.cos(tilt)) / 2
-    return planes

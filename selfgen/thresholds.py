@@ -193,7 +193,7 @@ class Clipping(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClockShift(Struct, frozen=True, forbid_unknown_fields=True):
-    """A wrong clock: production in `slots` slots in which the sun is down, without `clear_slots` in a row in between.
+    """A wrong clock: production or light in `slots` slots with the sun down, without `clear_slots` in a row in between.
 
     Slots count that show some, and each evening and morning the one that would have to. Cleared by `clear_slots` in a
     row that show none: three days.
@@ -201,6 +201,26 @@ class ClockShift(Struct, frozen=True, forbid_unknown_fields=True):
 
     slots: Count = 3
     clear_slots: Count = 6
+
+
+class ImplausibleLight(Struct, frozen=True, forbid_unknown_fields=True):
+    """Light that cannot be: over `above` times the most there is (`selfgen.solar.possible`), or under `below` times.
+
+    The darkest storm lets more through. In `slots` slots in a row; those count that were covered to the half, and in
+    which the most is `bright` W/m² or more. Cleared by `clear_slots` in a row between twice `below` and `clear` times.
+    """
+
+    above: Factor = 1.0
+    below: Share = 0.003
+    bright: Annotated[float, Meta(gt=50)] = 400.0
+    slots: Count = 2
+    clear: Factor = 0.9
+    clear_slots: Count = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear > self.above:
+            raise ValueError(f"share of the possible to clear ({self.clear}) is over the one to raise ({self.above})")
 
 
 # -- an element's own --------------------------------------------------------------------------------
@@ -246,6 +266,7 @@ class Thresholds(_OfElement, frozen=True, forbid_unknown_fields=True):
     over_power: OverPower = OverPower()
     clipping: Clipping = Clipping()
     clock_shift: ClockShift = ClockShift()
+    implausible: ImplausibleLight = ImplausibleLight()
 
 
 class WindThresholds(_OfElement, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import requests
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 wind = typer.Typer(help="Wind: one-second windows and alarms.", no_args_is_help=True)
 panels = typer.Typer(help="Panels: energy by the hour.", no_args_is_help=True)
-light = typer.Typer(help="Light sensors: irradiation by the hour.", no_args_is_help=True)
+light = typer.Typer(help="Light sensors: irradiation by the hour, and where to point panels.", no_args_is_help=True)
 
 Hour = Annotated[str | None, typer.Option(help="The UTC hour to run for, such as 2026-11-22T07")]
 From = Annotated[str | None, typer.Option("--from", help="First UTC hour of a range")]
@@ -137,6 +138,37 @@ def run_light(hour: Hour = None, start: From = None, end: To = None, again: Agai
     A range is done in parts of 31 days; stopped or killed, the same command goes on with the part at hand.
     """
     _run("light", hour, start, end, again, json)
+
+
+@light.command("advise")
+def advise_light(
+    light_id: Annotated[str, typer.Argument(metavar="SENSOR", help="The light sensor.")],
+    roof_tilt: Annotated[str | None, typer.Option(help="The roof's tilt, °: 30, or a range, 20-35")] = None,
+    roof_azimuth: Annotated[
+        str | None, typer.Option(help="Its azimuth, ° clockwise from north (180 = south): 180, or a range, 150-210")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the map of all planes' energy into this file")] = None,
+    json: Json = False,
+) -> None:
+    """Say where to point panels at a light sensor's place, and what a year gives there, by what it measured so far."""
+    from flink_jobs.advice import advice_of
+    from selfgen.advice import roof
+    from selfgen.cli.advised import picture
+    from selfgen.cli.advised import show as show_advice
+    from selfgen.settings import get_settings
+
+    with reported():
+        try:
+            with err.status("reading what was measured"):
+                found = advice_of(get_settings(), light_id, roof(roof_tilt, roof_azimuth))
+            if png:
+                picture(found.surface, found.told, png)
+        except (ValueError, RegistryError, OSError) as error:
+            raise CommandError(str(error)) from error
+    if json:
+        print_json(found.told)
+    else:
+        show_advice(found.told, found.surface, out)
 
 
 Cluster = Annotated[bool, typer.Option("--cluster", help="On the stack's Flink cluster, under its supervisor")]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pvanalytics.features import clipping
 from pvanalytics.quality.gaps import stale_values_round
 
-from selfgen.evidence import dark_share, flat_share, samples_in, stale_share
+from selfgen.evidence import PRODUCES, dark_share, flat_share, samples_in, stale_share
 
 HOUR = 3_600_000
 MINUTE = 60_000
@@ -119,15 +119,19 @@ def test_flat_hours_are_those_that_pvanalytics_finds_by_day() -> None:
     assert flat.sum() <= clipped.sum() + 6
 
 
+#: W, of a panel of 3000 W.
+LEAST = PRODUCES * 3000.0
+
+
 # -- in the dark -------------------------------------------------------------------------------------
 
 
-def hours_of_day(day: str, latitude: float = 40.4, longitude: float = -3.7, power_cap: float = 3000.0) -> pd.DataFrame:
+def hours_of_day(day: str, latitude: float = 40.4, longitude: float = -3.7) -> pd.DataFrame:
     starts = pd.date_range(day, periods=24, freq="h", tz="UTC").as_unit("ms").asi8
     return pd.DataFrame(
         {
             "element_id": "P1", "slot_start": starts, "slot_end": starts + HOUR, "latitude": latitude,
-            "longitude": longitude, "power_cap": power_cap,
+            "longitude": longitude,
         }
     )  # fmt: skip
 
@@ -146,7 +150,7 @@ def clear_day(slots: pd.DataFrame, behind_hours: float = 0.0) -> pd.DataFrame:
 @pytest.mark.parametrize(("latitude", "longitude"), [(40.4, -3.7), (-31.5, 159.1), (65.0, 10.7)])
 def test_a_right_clock_shows_nothing_in_the_dark(day: str, latitude: float, longitude: float) -> None:
     slots = hours_of_day(day, latitude, longitude)
-    dark = dark_share(samples_in(clear_day(slots), slots), slots)
+    dark = dark_share(samples_in(clear_day(slots), slots), slots, LEAST)
     assert np.nansum(dark) == 0
     # a morning and an evening tell; there is no night in June at 65°
     assert np.sum(~np.isnan(dark)) == (0 if (latitude, day) == (65.0, "2026-06-20") else 2)
@@ -156,8 +160,8 @@ def test_a_right_clock_shows_nothing_in_the_dark(day: str, latitude: float, long
 @pytest.mark.parametrize("hours", [1.0, 2.0, 6.0])
 def test_a_clock_that_is_behind_shows_before_sunrise_and_one_ahead_after_sunset(day: str, hours: float) -> None:
     slots = hours_of_day(day)
-    behind, ahead = (dark_share(samples_in(clear_day(slots, by), slots), slots) for by in (hours, -hours))
-    told = np.flatnonzero(~np.isnan(dark_share(samples_in(clear_day(slots), slots), slots)))
+    behind, ahead = (dark_share(samples_in(clear_day(slots, by), slots), slots, LEAST) for by in (hours, -hours))
+    told = np.flatnonzero(~np.isnan(dark_share(samples_in(clear_day(slots), slots), slots, LEAST)))
     morning, evening = told
     assert (behind[morning] > 0.1, behind[evening] == 0) == (True, True)
     assert (ahead[evening] > 0.1, ahead[morning] == 0) == (True, True)
@@ -165,6 +169,7 @@ def test_a_clock_that_is_behind_shows_before_sunrise_and_one_ahead_after_sunset(
 
 def test_the_dark_tells_nothing_without_place_or_rating() -> None:
     table = clear_day(hours_of_day("2026-06-20"), 3)
-    for unknown in ({"latitude": np.nan}, {"power_cap": np.nan}):
-        slots = hours_of_day("2026-06-20").assign(**unknown)
-        assert np.isnan(dark_share(samples_in(table, slots), slots)).all()
+    slots = hours_of_day("2026-06-20")
+    assert np.isnan(dark_share(samples_in(table, slots), slots, [np.nan] * len(slots))).all()
+    slots = slots.assign(latitude=np.nan)
+    assert np.isnan(dark_share(samples_in(table, slots), slots, LEAST)).all()

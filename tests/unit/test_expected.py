@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfgen import solar
+from selfgen import orientation, solar
 from selfgen.expected import COVERED, LIGHT, PEERS, expected_energy, performance_ratio, shape
 
 HOUR_MS = 3_600_000
@@ -117,9 +117,9 @@ def test_the_ratio_is_of_what_was_covered_and_measured() -> None:
 
 
 def test_an_unknown_orientation_is_the_best_one() -> None:
-    best = solar.best_orientation(40.4, -3.7)
+    best = orientation.usual(40.4, -3.7)
     [found] = expected_energy(panels(tilt=np.nan, azimuth=np.nan), light())
-    [given] = expected_energy(panels(tilt=best.tilt, azimuth=best.azimuth), light())
+    [given] = expected_energy(panels(tilt=float(best.tilt), azimuth=float(best.azimuth)), light())
     assert found == given
 
 

@@ -12,16 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfgen.solar import (
-    AZIMUTHS,
     HOUR_MS,
-    TILTS,
     ac_power,
-    best_orientation,
     daylight,
     plane_irradiance,
     producible,
     sun,
-    surface,
 )
 
 Float64 = npt.NDArray[np.float64]
@@ -141,54 +137,6 @@ def test_daylight_of_an_unknown_place_and_of_nothing() -> None:
     found = daylight([40.0, np.nan], [0.0, np.nan], [noon, noon], [noon + HOUR_MS, noon + HOUR_MS])
     assert found.tolist() == [True, False]
     assert daylight([], [], [], []).tolist() == []
-
-
-@pytest.mark.parametrize(
-    ("latitude", "longitude", "tilts", "azimuth", "gains"),
-    [
-        (40.4, -3.7, (33, 42), 180, (0.15, 0.30)),
-        (-33.9, 151.2, (28, 36), 0, (0.10, 0.22)),
-        (64.8, 25.5, (48, 60), 180, (0.4, 0.7)),
-        (0.0, 37.0, (0, 2), 180, (0.0, 0.001)),
-        (5.0, 100.0, (3, 8), 180, (0.001, 0.01)),
-        (-12.0, -77.0, (8, 15), 0, (0.01, 0.04)),
-        (78.2, 15.6, (50, 70), 180, (0.3, 0.8)),
-    ],
-)
-def test_where_to_point_a_panel_under_a_clear_sky(
-    latitude: float, longitude: float, tilts: tuple[int, int], azimuth: float, gains: tuple[float, float]
-) -> None:
-    best = best_orientation(latitude, longitude)
-    assert tilts[0] <= best.tilt <= tilts[1]
-    assert abs((best.azimuth - azimuth + 180) % 360 - 180) <= 5
-    assert gains[0] <= best.gain_vs_horizontal <= gains[1]
-
-
-def test_the_clear_sky_s_choice_loses_little_under_the_measured_sky(year: Year) -> None:
-    """The bar is what is known of a choice by clear sky alone: 0.2 to 1.7 %."""
-    best = best_orientation(year.latitude, year.longitude)
-    chosen = from_beam_and_diffuse(year, best.tilt, best.azimuth).sum()
-    greatest = max(
-        from_beam_and_diffuse(year, tilt, turn).sum() for tilt in range(0, 80, 10) for turn in (165, 180, 195)
-    )
-    assert chosen > 0.983 * greatest
-
-
-def test_a_surface_is_pvlib_s_and_adds_up(year: Year) -> None:
-    some = slice(4000, 4240)
-    times = pd.to_datetime(year.starts[some] + HOUR_MS / 2, unit="ms", utc=True)
-    zenith, azimuth = sun(year.latitude, year.longitude, times.as_unit("ms").asi8)
-    extra = pvlib.irradiance.get_extra_radiation(times).to_numpy()
-    columns = [zenith, azimuth, year.dni[some], year.ghi[some], year.dhi[some], extra]
-    up = zenith < 85
-    columns = [column[up] for column in columns]
-    whole = surface(*columns)
-    for tilt, turn in [(0, 0), (35, 180), (90, 90), (10, 355)]:
-        planes = from_beam_and_diffuse(year, tilt, turn)[some][up]
-        found = whole[np.flatnonzero(tilt == TILTS)[0], np.flatnonzero(turn == AZIMUTHS)[0]]
-        assert found == pytest.approx(planes.sum(), rel=1e-4)
-    halves = [surface(*(column[part] for column in columns)) for part in (slice(None, 50), slice(50, None))]
-    np.testing.assert_allclose(halves[0] + halves[1], whole, rtol=1e-12)
 
 
 def test_energy_follows_the_covered_share_of_the_slot() -> None:
