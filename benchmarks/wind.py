@@ -52,11 +52,11 @@ def run(settings: Settings) -> list[Figure]:
 
 def measure(settings: Settings, plan: Plan) -> list[Figure]:
     """Carry out a plan on servers of its own."""
-    with _wind(settings, plan.sensors, plan.many) as own:
-        ours = _contestant(own, "enriched", plan.few, plan.many)
+    with wind(settings, plan.sensors, plan.many) as own:
+        ours = contestant(own, "enriched", plan.few, plan.many)
         _expect(own, plan)
-        sql = _contestant(own, "plain", plan.few, plan.many)
-        by_hand = _contestant(own, "by_hand", plan.few // 4, plan.many_by_hand)
+        sql = contestant(own, "plain", plan.few, plan.many)
+        by_hand = contestant(own, "by_hand", plan.few // 4, plan.many_by_hand)
     return [
         Figure("the job, with enrichment", round(ours), "readings/s"),
         Figure("pure SQL, windows only", round(sql), "readings/s"),
@@ -67,7 +67,7 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
 
 
 @contextmanager
-def _wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]:
+def wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]:
     """Start servers with so many sensors that are registered, and their readings in the topic."""
     with own_stack(settings.model_copy(update={"partitions": 1}), "wind", "kafka", "couchbase") as own:
         kafka.ensure_topics(own)
@@ -86,7 +86,7 @@ def _wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]
         yield own
 
 
-def _contestant(settings: Settings, kind: str, few: int, many: int) -> float:
+def contestant(settings: Settings, kind: str, few: int, many: int) -> float:
     """Return a contestant's rate, messages/s."""
     few_s, many_s = (_once(settings, kind, messages) for messages in (few, many))
     return (many - few) / (many_s - few_s)
