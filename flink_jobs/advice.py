@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-from flink_jobs.slots import LIGHT, periods
 from selfgen.advice import Advice, Roof, advise
 from selfgen.light_history import History
 from selfgen.settings import Settings
@@ -16,13 +15,15 @@ def advice_of(settings: Settings, light_id: str, of: Roof) -> Advice:
 
     Raises
     ------
+    Unavailable
+        Couchbase does not answer.
     ValueError
         Nobody ever had the sensor, or nobody knows where it is.
     """
     from couchbase_admin.registry import Registry
 
     with closing(Registry(settings)) as registry:
-        history = periods(registry, LIGHT, [light_id])
+        history = registry.history("light", [light_id])
     if history.empty:
         raise ValueError(f"nobody has or had a light sensor {light_id}; selfgen install add says who has it")
     last = history.iloc[[-1]].astype({"latitude": "float64", "longitude": "float64"})

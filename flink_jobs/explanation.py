@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flink_jobs.rich_panel import spread_weights
-from flink_jobs.slots import HOUR, LONGEST_SLOT_MS, PANEL, milliseconds, owners_of, periods
+from flink_jobs.slots import HOUR, LIGHT, LONGEST_SLOT_MS, PANEL, Source, id_field, milliseconds, owners_of, periods
 from selfgen import energy, lake
 from selfgen.calendar import HOUR_MS
 from selfgen.columns import names
@@ -34,21 +34,27 @@ _COLUMNS = {
 }
 
 
-def explain_hour(settings: Settings, panel_id: str, hour: datetime) -> list[dict[str, Any]]:
-    """Return an account of each slot of a panel that starts in a UTC hour; empty where nothing is known of it."""
+def explain_hour(settings: Settings, element_id: str, hour: datetime, source: Source = PANEL) -> list[dict[str, Any]]:
+    """Return an account of each slot of an element that starts in a UTC hour; empty where nothing is known of it."""
     from contextlib import closing
 
     from couchbase_admin.registry import Registry
 
     with closing(Registry(settings)) as registry:
-        owners = owners_of(periods(registry, PANEL, [panel_id]))
+        owners = owners_of(periods(registry, source, [element_id]))
     start_ms, end_ms = milliseconds(hour), milliseconds(hour + HOUR)
+    readings = _readings(settings, element_id, start_ms, end_ms, source)
+    reports = _reports(settings, element_id, start_ms, end_ms, source)
+    if source.kind == LIGHT.kind:
+        stored = _light_slots(settings, element_id, hour)
+        span = start_ms, end_ms
+        return explain(element_id, readings, owners, stored, reports, *span, max_gap_s=settings.max_gap_s, kind="light")
     return explain(
-        panel_id,
-        _readings(settings, panel_id, start_ms, end_ms),
+        element_id,
+        readings,
         owners,
-        _slots(settings, panel_id, needed(owners["time_zone"].dropna(), start_ms, end_ms)),
-        _reports(settings, panel_id, start_ms, end_ms),
+        _slots(settings, element_id, needed(owners["time_zone"].dropna(), start_ms, end_ms)),
+        reports,
         start_ms,
         end_ms,
         max_gap_s=settings.max_gap_s,
@@ -56,21 +62,29 @@ def explain_hour(settings: Settings, panel_id: str, hour: datetime) -> list[dict
     )
 
 
-def _readings(settings: Settings, panel_id: str, start_ms: int, end_ms: int) -> pd.DataFrame:
+def _readings(settings: Settings, element_id: str, start_ms: int, end_ms: int, source: Source) -> pd.DataFrame:
     from selfgen.clients.mongo import find_readings
 
     low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
     rows = [
         (
-            panel_id,
+            element_id,
             milliseconds(found["timestamp"]),
-            found["msg_value"][PANEL.field],
-            found["msg_value"].get(PANEL.meter),
+            found["msg_value"][source.field],
+            found["msg_value"].get(source.meter),
         )
-        for found in find_readings(settings, PANEL.kind, panel_id, low, high)
+        for found in find_readings(settings, source.kind, element_id, low, high)
     ]
     readings = pd.DataFrame(rows, columns=["element_id", "time", "value", "energy"])
     return readings.astype({"time": "int64", "value": "float64", "energy": "float64"})
+
+
+def _light_slots(settings: Settings, light_id: str, hour: datetime) -> pd.DataFrame:
+    """Return the light sensor's rows of the lake, with what its reports make of them."""
+    from flink_jobs.write_sensor_light import reports
+
+    rows = reports(settings.lake_dir, hour, hour + HOUR, pc.field("element_id") == light_id)
+    return rows.rename(columns={"timestamp": "slot_start", "light_id": "element_id"})
 
 
 def _slots(settings: Settings, panel_id: str, parts: list[tuple[int, int]]) -> pd.DataFrame:
@@ -89,17 +103,18 @@ def _slots(settings: Settings, panel_id: str, parts: list[tuple[int, int]]) -> p
     return frame.sort_values("slot_start", kind="stable", ignore_index=True)
 
 
-def _reports(settings: Settings, panel_id: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
+def _reports(settings: Settings, element_id: str, start_ms: int, end_ms: int, source: Source) -> list[dict[str, Any]]:
     from selfgen.clients import druid
 
-    listed = ", ".join(f'"{name}"' for name in names("panel_report"))
+    datasource = {"panel": "panel_report", "light": "sensor_report"}[source.kind]
+    listed = ", ".join(f'"{name}"' for name in names(datasource))
     try:
         return druid.query(
             settings,
-            f"SELECT TIMESTAMP_TO_MILLIS(__time) AS slot_start, {listed} FROM panel_report "
-            "WHERE panel_id = %(panel)s AND __time >= MILLIS_TO_TIMESTAMP(%(start)s) AND "
+            f"SELECT TIMESTAMP_TO_MILLIS(__time) AS slot_start, {listed} FROM {datasource} "
+            f"WHERE {id_field(source)} = %(element)s AND __time >= MILLIS_TO_TIMESTAMP(%(start)s) AND "
             "__time < MILLIS_TO_TIMESTAMP(%(end)s)",
-            {"panel": panel_id, "start": start_ms, "end": end_ms},
+            {"element": element_id, "start": start_ms, "end": end_ms},
         )
     except druid.UnknownDatasource:
         return []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from flink_jobs import slots
 from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, run_write
@@ -37,7 +38,7 @@ BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
 AT_ONCE = 500
 
 
-def reports(folder: Path, start: datetime, end: datetime) -> pd.DataFrame:
+def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression | None = None) -> pd.DataFrame:
     """Return the rows of sensor_report, with `timestamp`, of slots that start in the UTC hours `[start, end)`.
 
     Its best orientation is that of everything measured before the slot's UTC day.
@@ -47,7 +48,7 @@ def reports(folder: Path, start: datetime, end: datetime) -> pd.DataFrame:
     history, parts, low = History(folder), [], start
     while low < end:
         high = min(low.replace(hour=0) + timedelta(days=1), end)
-        table = lake.read(folder, LIGHT.kind, low, high)
+        table = lake.read(folder, LIGHT.kind, low, high, where=where)
         if table.num_rows:
             parts.append(_of_day(table.to_pandas(), history, low.replace(hour=0)))
         low = high

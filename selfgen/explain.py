@@ -1,4 +1,4 @@
-"""How the figures of a panel's hour came about: its samples, gaps and meter, and what it is compared with and added to.
+"""How an hour's figures came about: samples, gaps and meter, and what a panel's are compared with and added to.
 
 Pure: given the readings, the owners and the rows of the lake and of Druid, it returns plain values, times as RFC 3339.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -15,15 +15,28 @@ import pandas as pd
 
 from selfgen import calendar, energy
 from selfgen.columns import ACCUMULATORS, DIFFERENCES
+from selfgen.registry import ID_FIELD
 
-#: Figures that a slot's own readings decide.
-OF_READINGS = ("power_gen", "estimated_gen", "power_max", "completeness", "samples")
+#: Figures that a slot's own readings decide; those of light sensors in the place of the panels'.
+OF_READINGS = {
+    "panel": ("power_gen", "estimated_gen", "power_max", "completeness", "samples"),
+    "light": ("irradiation", "estimated", "greatest", "completeness", "samples"),
+}
+#: Those that others decide too.
+FURTHER = {
+    "panel": (
+        *("expected_gen", "performance_ratio"),
+        *(f"diff_last_{name}" for name in DIFFERENCES),
+        *(f"acum_{name}" for name in ACCUMULATORS),
+    ),
+    "light": ("producible_gen", "optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence"),
+}
 #: Figures are the same when they differ by less than this share: Druid keeps doubles, but adds up in its own order.
 SAME = 1e-9
 
 
 def explain(
-    panel_id: str,
+    element_id: str,
     readings: pd.DataFrame,
     owners: pd.DataFrame,
     lake: pd.DataFrame,
@@ -33,18 +46,20 @@ def explain(
     *,
     max_gap_s: float,
     expected: energy.Expected | None = None,
+    kind: Literal["panel", "light"] = "panel",
 ) -> list[dict[str, Any]]:
     """Return an account of each slot that starts in `[start_ms, end_ms)` and each owner in it.
 
     Parameters
     ----------
     readings : pandas.DataFrame
-        Of the panel, as `energy.account` wants them: `element_id`, `time` (epoch ms), `value` (W), `energy` (Wh).
+        Of the element, as `energy.account` wants them: `element_id`, `time` (epoch ms), `value` (W, or W/m²), `energy`
+        (Wh).
     owners : pandas.DataFrame
         Its periods, numbered from 0: `element_id`, `init`, `end` (epoch ms), `client_id`, `name`, `time_zone`.
     lake : pandas.DataFrame
-        Its slots in the lake that these refer to, or are added to (`needed`): `element_id`, `client_id`, `time_zone`,
-        `slot_start` and the figures under the reports' names.
+        Its slots in the lake, and of a panel those that these refer to, or are added to (`needed`): `element_id`,
+        `client_id`, `time_zone`, `slot_start`, and the figures: `OF_READINGS` and `FURTHER`.
     reports : list of dict
         What Druid has of it in that time, with `slot_start`.
     max_gap_s : float
@@ -52,10 +67,12 @@ def explain(
     expected : callable, optional
         By what a meter's backlog is spread; see `energy.account`.
     """
+    of_readings = OF_READINGS[kind]
     figures = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s, expected=expected)
+    figures = figures.rename(columns=dict(zip(OF_READINGS["panel"], of_readings, strict=True)))
     pieces = energy.trace(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s, expected=expected)
     here = lake[lake["slot_start"].between(start_ms, end_ms, inclusive="left")]
-    if len(here):
+    if len(here) and kind == "panel":
         here = pd.concat([here, energy.report_columns(lake).loc[here.index]], axis=1)
     clients = owners["client_id"].reindex(figures["owner"]).to_numpy(object)
     computed = {
@@ -73,16 +90,16 @@ def explain(
         slot_end = int(calendar.slots_covering(zone, slot_start, slot_start + 1)[-1])
         told.append(
             {
-                "panel_id": panel_id,
+                ID_FIELD[kind]: element_id,
                 "slot": {**_span(slot_start, slot_end, zone), "time_zone": zone},
                 "owner": _owner(owner),
-                "figures": row and {name: _plain(row[name]) for name in (*OF_READINGS, "meter_resets")},
+                "figures": row and {name: _plain(row[name]) for name in (*of_readings, "meter_resets")},
                 "pieces": [_piece(piece, zone) for piece in _records(of_slot)],
-                "differences": _differences(lake, slot_start, zone, client_id),
-                "accumulators": _accumulators(lake, slot_start, zone, client_id),
-                "lake": _figures(stored[key]) if key in stored else None,
-                "druid": _figures(served[key]) if key in served else None,
-                "differs": _differing(row, stored.get(key), served.get(key)),
+                "differences": _differences(lake, slot_start, zone, client_id) if kind == "panel" else {},
+                "accumulators": _accumulators(lake, slot_start, zone, client_id) if kind == "panel" else {},
+                "lake": _figures(stored[key], kind) if key in stored else None,
+                "druid": _figures(served[key], kind) if key in served else None,
+                "differs": _differing(row, stored.get(key), served.get(key), kind),
             }
         )
     return told
@@ -140,18 +157,12 @@ def _accumulators(lake: pd.DataFrame, slot_start: int, zone: str, client_id: str
     return told
 
 
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    names = (
-        *OF_READINGS,
-        *("expected_gen", "performance_ratio"),
-        *(f"diff_last_{name}" for name in DIFFERENCES),
-        *(f"acum_{name}" for name in ACCUMULATORS),
-    )
-    return {name: _plain(row[name]) for name in names if name in row}
+def _figures(row: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {name: _plain(row[name]) for name in (*OF_READINGS[kind], *FURTHER[kind]) if name in row}
 
 
 def _differing(
-    figures: dict[str, Any] | None, stored: dict[str, Any] | None, report: dict[str, Any] | None
+    figures: dict[str, Any] | None, stored: dict[str, Any] | None, report: dict[str, Any] | None, kind: str
 ) -> list[str]:
     """Return where the readings, the lake and Druid disagree, a sentence each."""
     if stored is None:
@@ -161,7 +172,7 @@ def _differing(
         if figures is None
         else [
             f"{name}: {_shown(figures[name])} from the readings, {_shown(stored[name])} in the lake"
-            for name in OF_READINGS
+            for name in OF_READINGS[kind]
             if not _same(figures[name], stored[name])
         ]
     )
@@ -169,7 +180,7 @@ def _differing(
         return [*told, "Druid has no such row"]
     return told + [
         f"{name}: {_shown(value)} from the lake, {_shown(report[name])} in Druid"
-        for name, value in _figures(stored).items()
+        for name, value in _figures(stored, kind).items()
         if name in report and not _same(value, report[name])
     ]
 

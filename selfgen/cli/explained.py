@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 _METHODS = {
-    "power": "power, trapezoid",
+    "power": "trapezoid",
     "meter": "meter",
     "backlog": "meter, spread over the gap",
     "gap": "gap: counts nothing",
@@ -21,9 +21,10 @@ def show(slot: dict[str, Any], out: Console) -> None:
     """Print one slot's account."""
     where, owner = slot["slot"], slot["owner"]
     whose = f"{owner['client_id']} ({owner['name']}), since {owner['init'] or 'always'}" if owner else "nobody"
-    out.rule(f"{slot['panel_id']}  {where['start']} to {where['end']}  {where['time_zone']}")
+    out.rule(f"{slot.get('panel_id') or slot['light_id']}  {where['start']} to {where['end']}  {where['time_zone']}")
     out.print(f"owner: {whose}", highlight=False, markup=False)
-    out.print(Group(_figures(slot), _pieces(slot["pieces"]), _references(slot)))
+    references = [_references(slot)] if slot["differences"] else []
+    out.print(Group(_figures(slot), _pieces(slot["pieces"], "W" if references else "W/m²"), *references))
     for line in slot["differs"]:
         out.print(f"! {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if not slot["differs"]:
@@ -39,8 +40,9 @@ def _figures(slot: dict[str, Any]) -> Table:
     return table
 
 
-def _pieces(pieces: list[dict[str, Any]]) -> Table:
-    table = Table("from", "to", "s", "by", "W", "meter, Wh", "Wh", title="what the energy is made of")
+def _pieces(pieces: list[dict[str, Any]], unit: str) -> Table:
+    made = unit.replace("W", "Wh")
+    table = Table("from", "to", "s", "by", unit, "meter, Wh", made, title="what the energy is made of")
     last = len(pieces) - 1
     listed = [
         piece

@@ -107,6 +107,11 @@ def explain_panel(
 
     They are computed from the readings once more, and compared with what the lake and Druid have.
     """
+    _explain("panel", panel_id, hour, json)
+
+
+def _explain(kind: str, element_id: str, hour: str, json: bool) -> None:
+    from flink_jobs import slots
     from flink_jobs.explanation import explain_hour
     from selfgen.calendar import parse_hour
     from selfgen.clients.druid import DruidError
@@ -119,11 +124,11 @@ def explain_panel(
             raise CommandError(f"{error}; write an hour as 2026-11-22T07") from error
         try:
             with err.status("reading the lake"):
-                told = explain_hour(get_settings(), panel_id, moment)
+                told = explain_hour(get_settings(), element_id, moment, slots.LIGHT if kind == "light" else slots.PANEL)
         except (DruidError, RegistryError) as error:
             raise CommandError(str(error)) from error
         if not told:
-            raise CommandError(f"{panel_id} has neither readings nor a report in {moment:%Y-%m-%dT%H} UTC")
+            raise CommandError(f"{element_id} has neither readings nor a report in {moment:%Y-%m-%dT%H} UTC")
     if json:
         print_json(told)
         return
@@ -138,6 +143,19 @@ def run_light(hour: Hour = None, start: From = None, end: To = None, again: Agai
     A range is done in parts of 31 days; stopped or killed, the same command goes on with the part at hand.
     """
     _run("light", hour, start, end, again, json)
+
+
+@light.command("explain")
+def explain_light(
+    light_id: Annotated[str, typer.Argument(metavar="SENSOR", help="The light sensor.")],
+    hour: Annotated[str, typer.Argument(help="The UTC hour in which the slot starts, such as 2026-11-22T07")],
+    json: Json = False,
+) -> None:
+    """Show how a light sensor's figures of an hour came about: samples, gaps, and the best orientation to that day.
+
+    They are computed from the readings and the lake once more, and compared with what Druid has.
+    """
+    _explain("light", light_id, hour, json)
 
 
 @light.command("advise")

@@ -19,6 +19,8 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.store import RegistryStore
 from flink_jobs import runner
+from flink_jobs.explanation import explain_hour
+from flink_jobs.slots import LIGHT
 from kafka_consumers.landing import Landing
 from selfgen import orientation
 from selfgen.clients import druid, kafka, mongo
@@ -155,3 +157,13 @@ def test_an_installer_is_advised_by_what_was_measured(sensor: Roof, tmp_path: Pa
     refused = advise("nobody")
     assert refused.returncode == 1
     assert "nobody has or had a light sensor nobody" in refused.stderr
+
+
+def test_a_figure_is_explained_from_the_readings_to_druid(sensor: Roof) -> None:
+    for hour in (sensor.today - 12 * HOUR, sensor.today):
+        [told] = explain_hour(sensor.settings, "roof-l", hour, LIGHT)
+        assert told["light_id"] == "roof-l"
+        assert told["differs"] == []
+        assert told["druid"] == pytest.approx(told["lake"])
+        assert sum(piece["energy"] for piece in told["pieces"]) == pytest.approx(told["figures"]["irradiation"])
+        assert told["druid"]["confidence"] > 0

@@ -142,7 +142,7 @@ def test_local_parts_are_those_of_zoneinfo(zone_day, within):
     zone, day = zone_day
     now = local(zone, day + within)
     row = calendar.local_parts(zone, [day + within]).iloc[0]
-    assert datetime.fromisoformat(row["local_time"]) == now.replace(microsecond=0)
+    # as text: in the hour that occurs twice Python takes equal instants for different
     assert row["local_time"] == now.replace(microsecond=0).isoformat()
     assert row["local_date"] == now.date().isoformat()
     months = (now.year - 1970) * 12 + now.month - 1

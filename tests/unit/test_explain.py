@@ -143,3 +143,23 @@ def test_what_is_needed_of_the_lake() -> None:
     parts = needed(["Europe/Madrid"], T0, T0 + HOUR)
     held = [ms("2026-01-01T00:00+01:00"), ms("2025-03-29T10:00+01:00"), ms("2025-12-29T10:00+01:00"), T0]
     assert all(any(low <= instant < high for low, high in parts) for instant in held)
+
+
+def test_a_light_sensor_s_hour_is_compared_with_nothing_and_told_in_its_own_names() -> None:
+    samples = readings().drop(columns="energy").assign(element_id="l1")
+    owners = OWNERS.iloc[1:].assign(element_id="l1", init=SINCE).reset_index(drop=True)
+    figures = energy.account(samples, owners, T0, T0 + HOUR)
+    names = {"power_gen": "irradiation", "estimated_gen": "estimated", "power_max": "greatest"}
+    stored = figures.rename(columns=names).assign(client_id="c2", time_zone="Europe/Madrid", confidence=0.004)
+    report = stored.assign(confidence=0.003, slot_start=T0).to_dict("records")
+    [told] = explain("l1", samples, owners, stored, report, T0, T0 + HOUR, max_gap_s=300, kind="light")
+    assert told["light_id"] == "l1"
+    assert told["figures"]["irradiation"] == pytest.approx(500.0)  # 600 W/m², without 10 minutes
+    assert told["differs"] == ["confidence: 0.004 from the lake, 0.003 in Druid"]
+    assert told["differences"] == told["accumulators"] == {}
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(told, console)
+    text = console.export_text()
+    assert "gap: counts nothing" in text
+    assert "Wh/m²" in text
+    assert "compared with" not in text
