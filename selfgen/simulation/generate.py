@@ -12,8 +12,9 @@ True
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ SLICE = 100_000
 _INSTRUMENT_NOISE = 0.003
 #: Local hours of a `shaded` panel's shade.
 _SHADE_HOURS = (14, 24)
+#: What a shifted clock is off besides, ms.
+_OFF_BEAT_MS = 500
 
 
 def generate(
@@ -104,6 +107,22 @@ def slice_ms(parts: Sequence[Part]) -> int:
     return min(span // MINUTE_MS * MINUTE_MS, DAY_MS) or max(span, 1)
 
 
+def lag_ms(fault: Fault) -> int:
+    """Return how far behind a shifted clock is, ms: no whole minutes, or two readings would claim the same time."""
+    return round(fault.amount * 60) * MINUTE_MS + _OFF_BEAT_MS
+
+
+class Sampled(NamedTuple):
+    """What devices measure, by field, in matrices of shape (times, elements).
+
+    `keep`: whether it is sent. `behind_ms`: how much older than it is the message claims it to be.
+    """
+
+    values: dict[str, Floats]
+    keep: NDArray[np.bool_]
+    behind_ms: Times
+
+
 @dataclass
 class _Meters:
     """Cumulative meters of panels, Wh, and the last sample that they counted."""
@@ -139,15 +158,29 @@ class Part:
         times = np.arange(-(-begin_ms // self.interval_ms) * self.interval_ms, until_ms, self.interval_ms)
         if not len(times):
             return Batch.concat([])
+        values, keep, behind_ms = self.sampled(times)
+        if not behind_ms.any():
+            return self.encoder.encode(times, values, keep)
+        batches = []
+        for lag in np.unique(behind_ms).tolist():
+            claimed = self.encoder.encode(times - lag, values, keep & (behind_ms == lag))
+            batches.append(replace(claimed, event_ms=claimed.event_ms + lag))
+        return Batch.concat(batches)
+
+    def sampled(self, times: Times) -> Sampled:
+        """Return what the devices measure and send at these times, which follow those of the call before."""
+        shape = (len(times), len(self.owners))
+        keep, behind_ms = np.ones(shape, np.bool_), np.zeros(shape, np.int64)
         values = self._values(times)
-        keep = np.ones((len(times), len(self.owners)), np.bool_)
         for fault in self.faults:
-            self._lessen(fault, times, values)
+            self._change(fault, times, values)
         if self.meters is not None:
             values["energy"] = self._count(self.meters, times, values["power"])
         for fault in self.faults:
             self._silence(fault, times, values, keep)
-        return self.encoder.encode(times, values, keep)
+            if fault.kind == "clock_shift":
+                behind_ms[fault.covers(times), self.numbers[fault.element_id]] = lag_ms(fault)
+        return Sampled(values, keep, behind_ms)
 
     def _values(self, times: Times) -> dict[str, Floats]:
         shape = (len(times), len(self.owners))
@@ -193,19 +226,29 @@ class Part:
         power, temperature = ac_power(weather, tilt, azimuth, self.power_cap[here])
         return {"power": power, "temperature": temperature}
 
-    def _lessen(self, fault: Fault, times: Times, values: dict[str, Floats]) -> None:
-        """Play a fault that takes from what is really produced or measured."""
-        if fault.kind not in {"drifting", "shaded"}:
-            return
+    def _change(self, fault: Fault, times: Times, values: dict[str, Floats]) -> None:
+        """Play a fault that changes what is really produced or measured."""
         number, inside = self.numbers[fault.element_id], fault.covers(times)
-        start_ms, end_ms = fault.span_ms
-        if fault.kind == "drifting":
-            loss = fault.amount * (times - start_ms) / (end_ms - start_ms)
-        else:
-            wall = times + offsets_ms(times, self.owners[number].time_zone)
-            hour = wall % DAY_MS // HOUR_MS
-            loss = np.where((hour >= _SHADE_HOURS[0]) & (hour < _SHADE_HOURS[1]), fault.amount, 0.0)
-        values[_FIELDS[self.kind][0]][inside, number] *= 1 - loss[inside]
+        if not inside.any():
+            return
+        column = values[_FIELDS[self.kind][0]][:, number]
+        now = times[inside]
+        match fault.kind:
+            case "drifting":
+                start_ms, end_ms = fault.span_ms
+                column[inside] *= 1 - fault.amount * (now - start_ms) / (end_ms - start_ms)
+            case "shaded":
+                hour = (now + offsets_ms(now, self.owners[number].time_zone)) % DAY_MS // HOUR_MS
+                shaded = (hour >= _SHADE_HOURS[0]) & (hour < _SHADE_HOURS[1])
+                column[inside] *= 1 - np.where(shaded, fault.amount, 0.0)
+            case "off":
+                column[inside] = 0.0
+            case "weak":
+                column[inside] *= 1 - fault.amount
+            case "limited":
+                column[inside] = np.minimum(column[inside], fault.amount * self.power_cap[number])
+            case "scaled":
+                column[inside] *= fault.amount
 
     def _silence(self, fault: Fault, times: Times, values: dict[str, Floats], keep: NDArray[np.bool_]) -> None:
         """Play a fault of what is sent."""
@@ -257,10 +300,15 @@ def _interpolated(column: Floats, grid: Times, times: Times) -> Floats:
 _DRAWN: dict[Kind, tuple[tuple[FaultKind, tuple[float, float] | None, tuple[float, float]], ...]] = {
     "panel": (
         ("stuck", (3, 8), (0, 0)),
-        ("dropped", (2, 30), (0, 0)),
+        ("dropped", (3, 30), (0, 0)),
         ("drifting", None, (0.3, 0.6)),
         ("shaded", (72, 720), (0.4, 0.8)),
         ("meter_reset", (0, 0), (0, 0)),
+        ("off", (8, 240), (0, 0)),
+        ("weak", (72, 720), (0.3, 0.7)),
+        ("limited", (168, 720), (0.4, 0.7)),
+        ("scaled", (72, 720), (1.5, 3)),
+        ("clock_shift", (168, 720), (1, 6)),
     ),
     "light": (("stuck", (3, 8), (0, 0)), ("dropped", (2, 30), (0, 0)), ("drifting", None, (0.2, 0.5))),
     "wind": (("stuck", (1, 4), (0, 0)), ("dropped", (0.2, 4), (0, 0))),

@@ -16,7 +16,9 @@ from selfgen.registry import Kind
 from selfgen.simulation.batch import DUPLICATE, LANDED, OUTCOMES, Batch, Times
 from selfgen.simulation.fleet import KINDS
 
-FaultKind = Literal["stuck", "dropped", "drifting", "shaded", "meter_reset"]
+FaultKind = Literal[
+    "stuck", "dropped", "drifting", "shaded", "meter_reset", "off", "weak", "limited", "scaled", "clock_shift"
+]
 
 
 class Fault(Struct, frozen=True):
@@ -25,6 +27,10 @@ class Fault(Struct, frozen=True):
     `stuck`: every reading repeats the first of the span. `dropped`: nothing is sent. `drifting`: readings
     lose up to the share `amount`, linearly. `shaded`: readings lose that share in the client's
     afternoon. `meter_reset`: the cumulative meter begins at zero again at `start`.
+
+    `off`: nothing is produced. `weak`: readings lose the share `amount` all the time. `limited`: no power is above
+    that share of the rating. `scaled`: readings are `amount` times what they should be. `clock_shift`: the device's
+    clock is `amount` hours behind, so that its messages claim to be that much older than they are.
     """
 
     kind: FaultKind

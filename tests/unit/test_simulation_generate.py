@@ -32,7 +32,7 @@ from selfgen.simulation.generate import generate, random_faults
 from selfgen.simulation.truth import Fault, Truth
 from selfgen.simulation.weather import SYSTEM_LOSSES, TEMPERATURE_COEFFICIENT, ac_power, sky
 
-from .simulation_oracle import count, messages, values_of
+from .simulation_oracle import count, messages, time_of, values_of
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 PLAIN = Disorder(duplicated=0, late=0, broken=0)
@@ -250,7 +250,9 @@ def fault(kind: str, start_hour: float, end_hour: float, amount: float = 0.0) ->
     return Fault(kind, "panel", "panel-001", start, end, amount)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["stuck", "dropped", "drifting", "shaded", "meter_reset"])
+@pytest.mark.parametrize(
+    "kind", ["stuck", "dropped", "drifting", "shaded", "meter_reset", "off", "weak", "limited", "scaled", "clock_shift"]
+)
 def test_a_fault_touches_its_element_and_span_alone(kind: str, untroubled: list[Message]) -> None:
     # Madrid's day: 12:00 to 16:00 UTC is 14:00 to 18:00 there
     played = fault(kind, 12, 16, amount=0.5)
@@ -280,13 +282,30 @@ def test_a_fault_touches_its_element_and_span_alone(kind: str, untroubled: list[
             share = np.array([now[event_ms] / was[event_ms] for event_ms in inside])
             assert share[0] == pytest.approx(1, abs=0.01)
             assert share[-1] == pytest.approx(0.5, abs=0.01)
-        case "shaded":
+        case "shaded" | "weak" | "scaled":
             assert [now[t] for t in inside] == pytest.approx([was[t] / 2 for t in inside], abs=0.02)
+        case "off":
+            assert {now[t] for t in inside} == {0.0}
+        case "limited":
+            rating = make_fleet(2, lights=0, winds=0).panels[0].power_cap
+            assert [now[t] for t in inside] == pytest.approx([min(was[t], rating / 2) for t in inside], abs=0.02)
+            assert max(now[t] for t in inside) == pytest.approx(rating / 2, abs=0.02)
+        case "clock_shift":
+            claimed = {
+                message.event_ms: time_of(json.loads(message.value)["timestamp"])
+                for message in sent
+                if message.key == b"panel-001"
+            }
+            behind = {event_ms: event_ms - (claimed[event_ms] or 0) for event_ms in now}
+            assert {behind[event_ms] for event_ms in inside} == {1_800_500}
+            assert {lag for event_ms, lag in behind.items() if event_ms not in inside} == {0}
+            assert len(set(claimed.values())) == len(claimed)
+            assert now == was
         case "meter_reset":
             assert now == was
             assert meter[inside[0]] == 0
             assert meter[end_ms] == pytest.approx(meters[end_ms] - meters[inside[0]], abs=0.2)
-    if kind in {"drifting", "shaded"}:
+    if kind in {"drifting", "shaded", "off", "weak", "limited", "scaled"}:
         assert meter[end_ms] < meters[end_ms] - 100
 
 
@@ -300,6 +319,11 @@ def test_random_faults_hit_the_share_asked_for() -> None:
         "drifting",
         "shaded",
         "meter_reset",
+        "off",
+        "weak",
+        "limited",
+        "scaled",
+        "clock_shift",
     }
     assert len({(fault.topic, fault.element_id) for fault in faults}) == len(faults)
     assert all(START <= fault.start <= fault.end <= end for fault in faults)
