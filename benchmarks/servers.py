@@ -10,13 +10,17 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from couchbase_admin.bulk import import_file
 from couchbase_admin.store import RegistryStore
 from selfgen.settings import PORT_OFFSETS, Settings
 from stack import lifecycle
+
+_RESERVED: list[FileLock] = []
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def own_stack(settings: Settings, name: str, *servers: str) -> Iterator[Settings
     """
     own = settings.model_copy(
         update={
-            "port_base": _free_port_base(settings.host),
+            "port_base": free_port_base(settings.host),
             "build_dir": settings.build_dir / "measure" / name,
             "kafka_bootstrap": "",
             "mongodb_url": "",
@@ -91,12 +95,18 @@ def _state(settings: Settings, name: str) -> lifecycle.Status:
     return next(state for state in lifecycle.status(settings) if state.name == name)
 
 
-def _free_port_base(host: str) -> int:
-    bases = list(range(19_000, 32_000, 50))
+def free_port_base(host: str) -> int:
+    """Return a first port from which all of a stack's ports are free; no other process gets it until this one ends."""
+    bases = list(range(19_000, 32_000, 50))  # below the range of outgoing connections
     random.shuffle(bases)
     for base in bases:
-        if all(_is_free(host, base + offset) for offset in PORT_OFFSETS.values()):
-            return base
+        lock = FileLock(Path(tempfile.gettempdir()) / f"selfgen-ports-{base}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            if all(_is_free(host, base + offset) for offset in PORT_OFFSETS.values()):
+                _RESERVED.append(lock)
+                return base
+            lock.release()
     raise RuntimeError("no free ports between 19000 and 32000")
 
 

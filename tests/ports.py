@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
-import socket
 
-from selfgen.settings import PORT_OFFSETS, ROOT, Settings, get_settings
+from benchmarks import servers
+from selfgen.settings import ROOT, Settings, get_settings
 
 
 def free_port_base() -> int:
-    """Return a first port from which all of a stack's ports are free; below the range of outgoing connections."""
-    for _ in range(100):
-        base = random.randrange(19_000, 32_000, 50)
-        if all(_is_free(base + offset) for offset in PORT_OFFSETS.values()):
-            return base
-    raise RuntimeError("no free ports between 19000 and 32000")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    """Return a first port from which all of a stack's ports are free, and stay so for this process."""
+    return servers.free_port_base("127.0.0.1")
 
 
 def use(port_base: int, name: str) -> Settings:

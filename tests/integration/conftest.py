@@ -14,11 +14,11 @@ from stack.supervisor import leftovers
 from tests.ports import free_port_base, use
 
 HERE = Path(__file__).parent
-#: Modules that start many servers come last, for whatever runs beside those takes longer; Druid's counts what is in
-#: the topics that the wind's fill.
+#: Modules that start many servers come last, for whatever runs beside those takes longer; the longest first of them.
+#: Druid's counts what is in the topics that the wind's fill.
 MANY_SERVERS = (
-    *("test_wind_commands", "test_druid", "test_wind_history", "test_rich_sensor_wind", "test_write_sensor_wind"),
-    *("test_batch", "test_panel_oracle", "test_superset_dashboards"),
+    *("test_batch", "test_druid", "test_wind_history", "test_rich_sensor_wind", "test_write_sensor_wind"),
+    *("test_wind_commands", "test_light", "test_panel_oracle", "test_superset_dashboards"),
 )
 
 
