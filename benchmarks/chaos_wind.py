@@ -25,9 +25,12 @@ from selfgen.settings import Settings
 from selfgen.thresholds import WindThresholds
 from selfgen.wind_alarms import follow
 
+#: Sensor, code, state, time.
+Alarm = tuple[str, str, str, int]
 VICTIMS = ("taskmanager", "jobmanager", "kafka", "indexer", "couchbase")
 #: How long all of it may take to be in Druid after the last kill, s.
 PATIENCE_S = 240.0
+_ALARMS_S = 60.0
 _DISORDER = Disorder(broken=0.01, twice=0.05, out_of_order=0.1, late_ms=2000)
 _TOLERANCE = 1e-9
 
@@ -116,6 +119,18 @@ def _late(settings: Settings) -> list[tuple[str, int]]:
     return [reading for reading in late if reading[0] != CLOSING]
 
 
+def _await_alarms(settings: Settings, expected: Counter[Alarm]) -> Counter[Alarm]:
+    """Return the alarms in Druid, once there are as many as expected: they come by another topic than the windows."""
+    deadline = time.monotonic() + _ALARMS_S
+    while True:
+        found = Counter(
+            (row["wind_id"], row["code"], row["state"], row["timestamp"]) for row in rows(settings, "wind_alarm")
+        )
+        if found.total() >= expected.total() or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
+
+
 def _compare(settings: Settings, sent: Sent) -> list[Figure]:
     late = _late(settings)
     once = set(late) & sent.readings.keys()
@@ -123,10 +138,8 @@ def _compare(settings: Settings, sent: Sent) -> list[Figure]:
     wanted = _windows({one: values for one, values in sent.readings.items() if one not in once})
     times = Counter((row["wind_id"], row["timestamp"]) for row in found)
     wrong = sum(not _is(row, wanted.get((row["wind_id"], row["timestamp"]))) for row in found)
-    alarms = Counter(
-        (row["wind_id"], row["code"], row["state"], row["timestamp"]) for row in rows(settings, "wind_alarm")
-    )
     expected = _alarms(found)
+    alarms = _await_alarms(settings, expected)
     return [
         Figure("readings late", len(late), "readings"),
         Figure("late twice, or never sent", len(late) - len(once), "readings", bar=("==", 0)),
@@ -169,9 +182,9 @@ def _is(row: dict[str, Any], window: dict[str, float] | None) -> bool:
     )
 
 
-def _alarms(windows: list[dict[str, Any]]) -> Counter[tuple[str, str, str, int]]:
+def _alarms(windows: list[dict[str, Any]]) -> Counter[Alarm]:
     """Return the alarms that follow from windows: what the pure definitions say, sensor by sensor in order of time."""
-    found: Counter[tuple[str, str, str, int]] = Counter()
+    found: Counter[Alarm] = Counter()
     sensors: dict[str, Any] = {}
     for window in sorted(windows, key=lambda row: row["timestamp"]):
         wind_id = window["wind_id"]

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from prometheus_client import Counter, Gauge
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from couchbase_admin.store import settle
 from selfgen.clients.couchbase import Documents, Stored, connect
@@ -246,6 +247,20 @@ class Registry:
             frame[name] = pd.Series(instants, index=frame.index).dt.tz_localize("UTC")
         frame.loc[open_ended, "end"] = pd.NaT
         return frame.astype({name: np.float64 for name in _FLOATS})
+
+    def await_answer(self, patience_s: float) -> bool:
+        """Wait until Couchbase answers, for so long at most, and tell whether it does.
+
+        For a worker that begins: it knows nothing yet, and the backlog comes first. Not for several threads.
+        """
+        again = Retrying(
+            retry=retry_if_exception_type(Unavailable), wait=wait_fixed(_RETRY_S), stop=stop_after_delay(patience_s)
+        )
+        try:
+            again(lambda: self._connected().get("ping"))
+        except RetryError:
+            return False
+        return True
 
     def close(self) -> None:
         """Stop the reading thread."""

@@ -81,10 +81,7 @@ def enrichment(settings: Settings):
 
     class Enrich(ScalarFunction):
         def open(self, function_context):
-            from couchbase_admin.registry import Registry
-
-            self.registry = Registry(settings)
-            runtime.show_lookups(function_context.get_metric_group())
+            self.registry = runtime.open_registry(settings, function_context.get_metric_group())
 
         def eval(self, wind_ids, event_ms):
             found = self.registry.lookup("wind", wind_ids.to_numpy(), event_ms.to_numpy())

@@ -17,6 +17,8 @@ from stack.servers import flink_environment
 if TYPE_CHECKING:
     from pyflink.table import StreamTableEnvironment
 
+#: How long a worker that begins waits for the registry: what it enriches without it stays without owner.
+REGISTRY_PATIENCE_S = 60.0
 FLINK_TYPES = {"string": "STRING", "double": "DOUBLE", "long": "BIGINT"}
 
 
@@ -136,10 +138,18 @@ def kafka_sink(settings: Settings, topic: str, key: str) -> str:
     )
 
 
-def show_lookups(metric_group: Any) -> None:
-    """Show a worker's look-ups as metrics: all, reads from Couchbase, answers without it, whether it is away."""
+def open_registry(settings: Settings, metric_group: Any) -> Any:
+    """Return a worker's look-up in the registry, once that answers, or after a minute without it.
+
+    Its look-ups are metrics of the operator: all, reads from Couchbase, answers without it, whether it is away.
+    """
     from prometheus_client import REGISTRY
 
+    from couchbase_admin.registry import Registry
+
+    registry = Registry(settings)
+    registry.await_answer(REGISTRY_PATIENCE_S)
     for name in ("lookups_total", "misses_total", "stale_total", "away"):
         sample = f"selfgen_registry_{name}"
         metric_group.gauge(sample, lambda sample=sample: int(REGISTRY.get_sample_value(sample) or 0))
+    return registry

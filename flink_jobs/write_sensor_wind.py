@@ -54,10 +54,7 @@ def own_thresholds(settings: Settings):
 
     class OwnThresholds(ScalarFunction):
         def open(self, function_context):
-            from couchbase_admin.registry import Registry
-
-            self.registry = Registry(settings)
-            runtime.show_lookups(function_context.get_metric_group())
+            self.registry = runtime.open_registry(settings, function_context.get_metric_group())
 
         def eval(self, wind_ids, event_ms):
             import msgspec

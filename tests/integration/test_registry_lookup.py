@@ -255,8 +255,10 @@ def test_while_couchbase_is_away_it_answers_from_what_it_has_and_comes_back(stac
         assert registry.history("panel", [one])["client_id"].tolist() == [f"C{one}"]
         with pytest.raises(Unavailable, match="panel never read"):
             registry.history("panel", [one, "never read"])
+        assert not Registry(settings).await_answer(1.0)
     finally:
         stack.up("couchbase")
+    assert Registry(settings).await_answer(30.0)
     assert recovered(registry, one)["client_id"].tolist() == [f"C{one}"]
     assert REGISTRY.get_sample_value("selfgen_registry_away") == 0
     registry.close()
