@@ -24,6 +24,8 @@ COVERED = 0.9
 PEERS = 3
 LEAST = 0.01
 STEPS = 6
+#: How an area's light is sought: so many times, and so far each time.
+CORRECTIONS, DAMPING = 4, 0.8
 
 #: Calendar steps back of the differences that go by the clock.
 BACK = {
@@ -330,27 +332,37 @@ def same_hour(local: datetime, back: relativedelta) -> float | None:
 
 
 def expected(rows: pd.DataFrame, light: Mapping[str, pd.DataFrame]) -> list[float]:
-    """Return the energy expected of each row's owner, Wh: by the client's light, else by its postal code's median."""
-    rows = rows.reset_index(drop=True).assign(bound=np.nan, found=np.nan)
-    for _, group in rows[rows["client_id"].notna()].groupby("client_id"):
-        client = group.iloc[0]
-        starts, ends, owned = (group[name].to_numpy() for name in ("start", "end", "owned"))
-        ghi = np.array([measured_light(light, client, start) for start in starts])
-        rows.loc[group.index, "found"] = owned * produced(ghi, starts, ends, client, group)
-        sky = clear_sky(starts, ends, client)
-        rows.loc[group.index, "bound"] = owned * produced(sky, starts, ends, client, group)
+    """Return the energy expected of each row's owner, Wh: by the client's light, else by that of its postal code."""
+    rows = rows.reset_index(drop=True).assign(found=np.nan, sky=np.nan)
+    groups = [
+        (client_rows.iloc[0], client_rows) for _, client_rows in rows[rows["client_id"].notna()].groupby("client_id")
+    ]
+
+    def made(light_of: pd.Series) -> pd.Series:
+        energy = pd.Series(np.nan, rows.index)
+        for client, group in groups:
+            starts, ends, owned = (group[name].to_numpy() for name in ("start", "end", "owned"))
+            energy[group.index] = owned * produced(light_of[group.index].to_numpy(), starts, ends, client, group)
+        return energy
+
+    for client, group in groups:
+        rows.loc[group.index, "found"] = [measured_light(light, client, start) for start in group["start"]]
+        rows.loc[group.index, "sky"] = clear_sky(group["start"].to_numpy(), group["end"].to_numpy(), client)
+    by_sensor, bound = made(rows["found"]), made(rows["sky"])
     rated = rows["power_cap"] * (rows["end"] - rows["start"]) / 3600
-    tells = (rows["completeness"] >= COVERED) & (rows["bound"] >= LEAST * rated)
-    rows["index"] = ((rows["energy"] - rows["estimated"]) / (rows["bound"] * rows["completeness"])).where(tells)
-    areas = rows.groupby(["postal_code", "start"])["index"]
-    medians = {key: (values.median(), values.count()) for key, values in areas}
-    result = []
-    for one in rows.to_dict("records"):
-        median, count = medians.get((one["postal_code"], one["start"]), (np.nan, 0))
-        if not np.isnan(one["found"]):
-            result.append(one["found"])
-        elif one["bound"] == 0:
-            result.append(0.0)
-        else:
-            result.append(one["bound"] * min(median, 1.0) if count >= PEERS else np.nan)
-    return result
+    tells = (rows["completeness"] >= COVERED) & (bound >= LEAST * rated)
+    area = [rows["postal_code"], rows["start"]]
+
+    def exceeded(energy: pd.Series) -> pd.Series:
+        share = ((rows["energy"] - rows["estimated"]) / (energy * rows["completeness"])).where(tells & (energy > 0))
+        return share.groupby(area).transform("median").fillna(1.0).clip(lower=0.0)
+
+    ghi, by_area = rows["sky"].copy(), bound
+    for _ in range(CORRECTIONS):
+        ghi = (ghi * exceeded(by_area) ** DAMPING).clip(upper=rows["sky"])
+        by_area = made(ghi)
+    left = exceeded(by_area)
+    by_area = by_area * left.where(ghi < rows["sky"], left.clip(upper=1.0))
+    enough = tells.groupby(area).transform("sum") >= PEERS
+    by_area = by_area.where(enough, np.where(bound > 0, np.nan, 0.0)).where(bound.notna())
+    return by_sensor.where(by_sensor.notna(), by_area).tolist()

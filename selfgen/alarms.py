@@ -43,19 +43,22 @@ class SlotAlarm(NamedTuple):
     """
 
     code: str
-    severity: Severity
     observed: Callable[[pd.DataFrame], pd.Series[bool]]
     bad: Callable[[pd.DataFrame], pd.Series[bool]]
     good: Callable[[pd.DataFrame], pd.Series[bool]]
     needed: Callable[[pd.DataFrame], pd.Series[int]]
-    raised: Callable[[Any], str]
-    cleared: Callable[[Any], str]
+    severity: Severity = "info"
+    #: What is said of it; nothing, where it is there for the alarms after it only.
+    raised: Callable[[Any], str] | None = None
+    cleared: Callable[[Any], str] | None = None
     eased: Callable[[pd.DataFrame], pd.Series[int]] = _one
     #: Whether what is not bad ends a run of bad slots, or only what clears.
     in_a_row: bool = True
     of: tuple[str, ...] = ("panel", "light")
     #: Whether it tells how much energy is missing.
     loses: bool = False
+    #: Column that tells the alarms after it in which slots it is open, or bad slots were found.
+    marks: str = ""
 
 
 def _wh(energy: float) -> str:
@@ -74,6 +77,8 @@ def _judged(slots: pd.DataFrame, code: str) -> pd.Series[bool]:
         & ~(slots["stale"] > _HALF)
         & (slots["expected_share"] >= slots[f"{code}.least"])
         & slots["performance_ratio"].notna()
+        # of a clock that is wrong the light at the time it tells of is not the light there was
+        & ~slots["clock_doubt"]
     )
 
 
@@ -94,6 +99,38 @@ def _shown(row: Any) -> str:
 
 
 SLOT_ALARMS = (
+    SlotAlarm(
+        code="clock_shift",
+        severity="minor",
+        # a value that does not move stays so in the night
+        observed=lambda slots: slots["dark"].notna() & ~(slots["stale"] > _HALF),
+        bad=lambda slots: slots["dark"] > 0,
+        good=lambda slots: slots["dark"] == 0,
+        needed=lambda slots: slots["clock_shift.slots"],
+        eased=lambda slots: slots["clock_shift.clear_slots"],
+        in_a_row=False,
+        raised=lambda row: (
+            f"{_shown(row)} before sunrise or after sunset since {row.since}: in {row.bad_run} hours, {row.dark:.0%} "
+            f"of the last one's {row.samples:.0f} samples; the device's clock or time zone is wrong"
+        ),
+        cleared=lambda row: (
+            f"No {_shown(row).lower()} before sunrise or after sunset any more; there was since {row.since}"
+        ),
+        marks="clock_doubt",
+    ),
+    SlotAlarm(
+        # power that went down before the light did, and then out: a clock that is behind does this on its first evening
+        code="fading",
+        observed=lambda slots: slots["samples"] >= 0,
+        bad=lambda slots: (
+            (slots["performance_ratio"] >= slots["no_power.below"])
+            & (slots["greatest"] < _HALF * slots["expected_power"])
+        ),
+        good=lambda slots: ~slots["daylight"].astype(bool) | (slots["greatest"] >= _HALF * slots["expected_power"]),
+        needed=_one,
+        of=("panel",),
+        marks="fading",
+    ),
     SlotAlarm(
         code="no_data",
         severity="major",
@@ -134,8 +171,11 @@ SLOT_ALARMS = (
         bad=lambda slots: slots["performance_ratio"] < slots["low_power.below"],
         good=lambda slots: slots["performance_ratio"] >= slots["low_power.clear"],
         needed=lambda slots: slots["low_power.slots"],
+        eased=lambda slots: slots["low_power.clear_slots"],
+        in_a_row=False,
         raised=lambda row: (
-            f"Produced {_wh(row.produced)} of {_wh(row.wanted)} expected since {row.since}, {row.count} hours in a row"
+            f"Produced {_wh(row.produced)} of {_wh(row.wanted)} expected since {row.since}, too little in "
+            f"{row.bad_run} of {row.count} hours"
         ),
         cleared=lambda row: (
             f"{row.performance_ratio:.0%} of what is expected again; produced {_wh(row.produced)} of "
@@ -147,7 +187,7 @@ SLOT_ALARMS = (
     SlotAlarm(
         code="no_power",
         severity="critical",
-        observed=lambda slots: _judged(slots, "no_power"),
+        observed=lambda slots: _judged(slots, "no_power") & ~slots["fading"],
         bad=lambda slots: slots["performance_ratio"] < slots["no_power.below"],
         good=lambda slots: slots["performance_ratio"] >= slots["no_power.clear"],
         needed=lambda slots: slots["no_power.slots"],
@@ -209,24 +249,6 @@ SLOT_ALARMS = (
         ),
         cleared=lambda row: f"The meter goes on since it began anew in the hour of {row.since}",
         of=("panel",),
-    ),
-    SlotAlarm(
-        code="clock_shift",
-        severity="minor",
-        # a value that does not move stays so in the night
-        observed=lambda slots: slots["dark"].notna() & ~(slots["stale"] > _HALF),
-        bad=lambda slots: slots["dark"] > 0,
-        good=lambda slots: slots["dark"] == 0,
-        needed=lambda slots: slots["clock_shift.slots"],
-        eased=lambda slots: slots["clock_shift.clear_slots"],
-        in_a_row=False,
-        raised=lambda row: (
-            f"{_shown(row)} before sunrise or after sunset since {row.since}: in {row.bad_run} hours, {row.dark:.0%} "
-            f"of the last one's {row.samples:.0f} samples; the device's clock or time zone is wrong"
-        ),
-        cleared=lambda row: (
-            f"No {_shown(row).lower()} before sunrise or after sunset any more; there was since {row.since}"
-        ),
     ),
     SlotAlarm(
         code="implausible",
@@ -312,9 +334,12 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     ordered["share"] = (ordered["generated"] / covered).where(covered > 0)
     found, kept = [], []
     for alarm in (alarm for alarm in SLOT_ALARMS if kind in alarm.of):
-        rows, after = _follow(ordered, alarm, state[state["code"] == alarm.code])
-        found.append(rows)
+        events, after, going = _follow(ordered, alarm, before := state[state["code"] == alarm.code])
         kept.append(after)
+        if alarm.marks:
+            ordered[alarm.marks] = _carried(going, ordered["element_id"], before)
+        if alarm.raised and alarm.cleared:
+            found.append(_described(events, alarm, alarm.raised, alarm.cleared))
     rows = pd.concat(found, ignore_index=True)
     rows = rows.rename(columns={"element_id": ID_FIELD[kind], "slot_start": "timestamp"})  # type: ignore[index]
     rows = rows.reindex(columns=columns).astype(
@@ -329,12 +354,33 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
 _NOT_ALWAYS = ("slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible")
 
 
-def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run one alarm over slots in order of element and time, all at once: runs and latches by running maxima."""
-    slots = slots[alarm.observed(slots)].reset_index(drop=True)
+def _carried(going: pd.Series[bool], elements: pd.Series[Any], state: pd.DataFrame) -> Bool:
+    """Return what was last told of each slot's element up to it; before that, what the state tells."""
+    row = np.arange(len(elements))
+    first = np.maximum.accumulate(np.where(elements.ne(elements.shift()), row, 0))
+    told = np.full(len(row), -1)
+    told[going.index] = going.index
+    last = np.maximum.accumulate(told)
+    value = going.reindex(row, fill_value=False).to_numpy(bool)
+    carried: Bool = np.where(last >= first, value[last], elements.isin(state["element_id"]))
+    return carried
+
+
+def _follow(
+    slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series[bool]]:
+    """Run one alarm over slots in order of element and time, all at once: runs and latches by running maxima.
+
+    Returns its events, the state after it, and of each slot that told something whether it is open or had a bad slot.
+    """
+    observed = alarm.observed(slots)
+    place, slots, row = slots.index[observed], slots[observed].reset_index(drop=True), np.arange(observed.sum())
     bad, good = alarm.bad(slots).to_numpy(bool), alarm.good(slots).to_numpy(bool)
-    starts, elements = slots["slot_start"].to_numpy(np.int64), slots["element_id"].to_numpy(object)
-    row = np.arange(len(slots))
+    starts, elements, row = (
+        slots["slot_start"].to_numpy(np.int64),
+        slots["element_id"].to_numpy(object),
+        np.arange(len(slots)),
+    )
     first = np.r_[True, elements[1:] != elements[:-1]][: len(slots)]
     begin = np.maximum.accumulate(np.where(first, row, 0))
 
@@ -401,8 +447,8 @@ def _follow(slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame) -> tuple
     )
     if alarm.loses:
         events["power_low"] = events["wanted"] - events["produced"]
-    rows = _described(events[raised | cleared], alarm)
-    return rows, pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)
+    after = pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)
+    return events[raised | cleared], after, pd.Series(is_open | (run > 0), index=place)
 
 
 _HOUR_MS = 3_600_000
@@ -412,25 +458,29 @@ _LOSSES = ("produced", "wanted")
 
 
 def _with_losses(slots: pd.DataFrame) -> pd.DataFrame:
-    """Add what was produced and expected, whole mWh, and the share of the rating that was expected."""
+    """Add what was produced and expected, whole mWh, and the mean power that was expected, W and of the rating."""
     if "expected_gen" not in slots:
-        return slots.assign(produced=0, wanted=0, expected_share=np.nan, performance_ratio=np.nan)
+        return slots.assign(
+            produced=0, wanted=0, expected_power=np.nan, expected_share=np.nan, performance_ratio=np.nan
+        )
     hours = (slots["slot_end"] - slots["slot_start"]) / _HOUR_MS
     energies = {
         "produced": slots["generated"] - slots["estimated"].fillna(0.0),
         "wanted": slots["expected_gen"] * slots["completeness"],
     }
     whole = {name: (energy.fillna(0.0) * _MWH).round().astype(np.int64) for name, energy in energies.items()}
-    return slots.assign(expected_share=slots["expected_gen"] / (slots["power_cap"] * hours), **whole)
+    power = slots["expected_gen"] / hours
+    return slots.assign(expected_power=power, expected_share=power / slots["power_cap"], **whole)
 
 
-def _described(events: pd.DataFrame, alarm: SlotAlarm) -> pd.DataFrame:
+def _described(
+    events: pd.DataFrame, alarm: SlotAlarm, raised: Callable[[Any], str], cleared: Callable[[Any], str]
+) -> pd.DataFrame:
     zones = events["time_zone"] if "time_zone" in events else pd.Series(None, index=events.index, dtype=object)
     since = [_local(start, zone) for start, zone in zip(events["started"], zones, strict=True)]
     described = events.assign(since=since)
     texts = [
-        alarm.raised(event) if event.state == "raised" else alarm.cleared(event)
-        for event in described.itertuples(index=False)
+        raised(event) if event.state == "raised" else cleared(event) for event in described.itertuples(index=False)
     ]
     return events.assign(
         code=alarm.code,

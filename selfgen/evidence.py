@@ -28,8 +28,8 @@ STALE_SAMPLES = 4
 #: Values that agree to so many decimals are the same.
 STALE_DECIMALS = 3
 
-#: Values that are this share of the slot's greatest below it, or less, are at its top.
-FLAT = 0.005
+#: Values that are this share of the slot's greatest below it, or less, are at its top: an instrument scatters by 0.3 %.
+FLAT = 0.0075
 
 #: Share of the rating above which a panel produces.
 PRODUCES = 0.005

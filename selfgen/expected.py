@@ -1,8 +1,8 @@
 """What a panel should have made of the light there was, slot by slot.
 
-The light is that of its client's nearest sensor. A client without one is judged by what panels in the same postal code
-made: of each panel's clear-sky bound, the share that half of them exceeded. Where there are too few of them, nothing is
-expected, for a bound alone would take every cloud for a fault.
+The light is that of its client's nearest sensor. A client without one is judged by the light under which half of the
+panels in the same postal code, each with its own tilt and azimuth, would have made less than they did. Where there are
+too few of them, nothing is expected, for a clear sky alone would take every cloud for a fault.
 
 Pure functions of whole batches; the physics is `selfgen.solar`.
 """
@@ -23,9 +23,14 @@ COVERED = 0.9
 #: Panels of an area that have to tell something, and the share of the rating over the slot below which none does.
 PEERS = 3
 LEAST = 0.01
+#: Times that the light of an area is corrected, and how far: what is made grows faster than light, as more
+#: of it is beam, and the whole way would overshoot.
+CORRECTIONS, DAMPING = 4, 0.8
 
 #: Columns of the light sensors' slots that are needed.
-LIGHT = ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness")
+LIGHT = ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness", "stale")
+#: A sensor whose value did not move in more of the slot than this tells nothing.
+STALE = 0.5
 
 
 def expected_energy(slots: pd.DataFrame, light: pd.DataFrame) -> Float64:
@@ -51,11 +56,12 @@ def expected_energy(slots: pd.DataFrame, light: pd.DataFrame) -> Float64:
         return result
     placed = _oriented(slots[known])
     ghi = _nearest_light(placed, light)
-    owned = placed["owned"].to_numpy(np.float64)
-    bound = owned * _produced(placed, _clear_sky(placed))
     measured = ~np.isnan(ghi)
-    energy = bound * _area_index(placed, bound)
-    energy[measured] = owned[measured] * _produced(placed[measured], ghi[measured])
+    energy = np.full(len(placed), np.nan)
+    energy[measured] = _owned_energy(placed[measured], ghi[measured])
+    # only where somebody has to be judged by others
+    area = ~measured | placed["postal_code"].isin(placed.loc[~measured, "postal_code"]).to_numpy()
+    energy[area] = np.where(measured[area], energy[area], _by_area(placed[area].reset_index(drop=True)))
     result[known] = energy
     return result
 
@@ -132,10 +138,16 @@ def _produced(slots: pd.DataFrame, ghi: Float64) -> Float64:
     return solar.producible(slots["slot_start"], slots["slot_end"], ghi * hours, *(slots[name] for name in names))
 
 
+def _owned_energy(slots: pd.DataFrame, ghi: Float64) -> Float64:
+    """Return what panels make of an irradiance in the part of each slot that was their owner's, Wh."""
+    return slots["owned"].to_numpy(np.float64) * _produced(slots, ghi)
+
+
 def _nearest_light(slots: pd.DataFrame, light: pd.DataFrame) -> Float64:
     """Return the mean irradiance that the client's nearest sensor measured in each slot, W/m²; NaN: none covered it."""
     result = np.full(len(slots), np.nan)
-    sensors = light[(light["completeness"] >= COVERED) & light["client_id"].notna()]
+    telling = (light["completeness"] >= COVERED) & ~(light["stale"] > STALE) & light["client_id"].notna()
+    sensors = light[telling]
     if sensors.empty:
         return result
     pairs = slots.assign(row=np.arange(len(slots)))[
@@ -154,14 +166,30 @@ def _nearest_light(slots: pd.DataFrame, light: pd.DataFrame) -> Float64:
     return result
 
 
-def _area_index(slots: pd.DataFrame, bound: Float64) -> Float64:
-    """Return the share of its clear-sky bound that a panel of each slot's area made, by the median; at most 1."""
+def _by_area(slots: pd.DataFrame) -> Float64:
+    """Return what panels should have made of the light that half of their area's panels had, Wh; NaN: too few of them.
+
+    The light is sought in a few steps from a clear sky's, which it does not exceed; what is left is a factor.
+    """
+    clear = _clear_sky(slots)
+    made = bound = _owned_energy(slots, clear)
     covered = slots["completeness"].to_numpy(np.float64)
     tells = (covered >= COVERED) & (bound >= LEAST * _rated(slots)) & slots["postal_code"].fillna("").ne("").to_numpy()
     measured = (slots["generated"] - slots["estimated"]).to_numpy(np.float64)
-    index = np.divide(measured, bound * covered, out=np.full(len(slots), np.nan), where=tells)
-    area = pd.Series(index).groupby([slots["postal_code"], slots["slot_start"]])
-    median = area.transform("median").where(area.transform("count") >= PEERS)
-    share: Float64 = np.minimum(median.to_numpy(np.float64), 1.0)
+    area = pd.Series(tells.astype(np.int64)).groupby([slots["postal_code"], slots["slot_start"]])
+    enough = area.transform("sum").ge(PEERS).to_numpy()
+
+    def shares() -> Float64:
+        """Return by how much half of each slot's area exceeded what was computed; 1 where that says nothing."""
+        share = np.divide(measured, made * covered, out=np.full(len(slots), np.nan), where=tells & (made > 0))
+        medians = pd.Series(share).groupby([slots["postal_code"], slots["slot_start"]]).transform("median")
+        return np.maximum(medians.fillna(1.0).to_numpy(np.float64), 0.0)
+
+    ghi = clear
+    for _ in range(CORRECTIONS):
+        ghi = np.minimum(ghi * shares() ** DAMPING, clear)
+        made = _owned_energy(slots, ghi)
+    factor = shares()
+    energy = made * np.where(ghi < clear, factor, np.minimum(factor, 1.0))
     # nothing can be expected where there is no light
-    return np.where(bound > 0, share, 0.0)
+    return np.where(enough, energy, np.where(bound > 0, np.nan, 0.0))

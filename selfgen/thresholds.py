@@ -125,14 +125,17 @@ class Stuck(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LowPower(Struct, frozen=True, forbid_unknown_fields=True):
-    """Too little: a performance ratio under `below` in `slots` daylight slots in a row; cleared by one from `clear`.
+    """Too little: a performance ratio under `below` in `slots` daylight slots, without `clear_slots` in between.
 
-    Slots count that were expected to give the share `least` of the rating, were covered to the half, and gave power.
+    Those are slots in a row from `clear` on, most of a day, which also clear: a panel that is shaded each afternoon is
+    one incident. Slots count that were expected to give the share `least` of the rating, were covered to the half, and
+    gave power.
     """
 
     below: Share = 0.75
-    slots: Count = 3
+    slots: Count = 8
     clear: Share = 0.85
+    clear_slots: Count = 8
     least: Share = 0.1
 
     def __post_init__(self) -> None:

@@ -193,7 +193,7 @@ class Part:
             weather = sky(grid, latitude, longitude, self.seed)
             for name, column in self._under(weather, here).items():
                 values[name][:, here] = column if grid is times else _interpolated(column, grid, times)
-        noise = 1 + _INSTRUMENT_NOISE * (2 * uniform(self.seed, 6, self.number, times[:, np.newaxis]) - 1)
+        noise = self._scatter(self.number, times[:, np.newaxis])
         if self.kind == "wind":
             values["wind_speed"] *= gusts(self.seed + 20, self.number, times[:, np.newaxis])
             swing = 15 * (uniform(self.seed, 7, self.number, times[:, np.newaxis]) - 0.5)
@@ -202,6 +202,10 @@ class Part:
         else:
             values["power" if self.kind == "panel" else "irradiance"] *= noise
         return values
+
+    def _scatter(self, number: int | NDArray[np.int64], times: Times) -> Floats:
+        """Return the factor by which each reading of each element is off."""
+        return 1 + _INSTRUMENT_NOISE * (2 * uniform(self.seed, 6, number, times) - 1)
 
     def _under(self, weather: Sky, here: NDArray[np.bool_]) -> dict[str, Floats]:
         """Return the values of the elements at one place; shape (times, elements there)."""
@@ -246,7 +250,9 @@ class Part:
             case "weak":
                 column[inside] *= 1 - fault.amount
             case "limited":
-                column[inside] = np.minimum(column[inside], fault.amount * self.power_cap[number])
+                # what is limited is the power, not what the instrument makes of it
+                limit = fault.amount * self.power_cap[number] * self._scatter(number, now)
+                column[inside] = np.minimum(column[inside], limit)
             case "scaled":
                 column[inside] *= fault.amount
 

@@ -118,17 +118,19 @@ def panel(generated: list[float], expected: float = 1000.0, **columns: Any) -> p
     return performing(slots(completeness=[1.0] * length, **columns), generated, [expected] * length)
 
 
-def test_low_power_is_raised_after_three_hours_and_says_what_is_missing() -> None:
-    table = panel([950.0, 300.0, 400.4, 500.0, 700.0, 800.0, 900.0])
+def test_low_power_is_raised_after_eight_hours_without_a_day_between_and_says_what_is_missing() -> None:
+    low, well = [300.0, 400.4, 500.0, 700.0], [900.0] * 7
+    table = panel([950.0, *low, *well, *low, *well, 800.0, *well, 850.0, 900.0])
     rows = slot_alarms(table, "panel")
     assert rows["code"].tolist() == ["low_power"] * 2
     assert rows["state"].tolist() == ["raised", "cleared"]
-    assert rows["timestamp"].tolist() == [NOON + 3 * HOUR, NOON + 6 * HOUR]
-    assert rows["power_low"].tolist() == [1799.6, 2299.6]
+    assert rows["timestamp"].tolist() == [NOON + 15 * HOUR, NOON + 31 * HOUR]
+    assert rows["power_low"].tolist() == pytest.approx([4899.2, 6499.2])
     assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in rows["text_alarm"]] == [
-        "Produced 1 200 Wh of 3 000 Wh expected since 2026-06-20 15:00, 3 hours in a row",
-        "90% of what is expected again; produced 2 700 Wh of 5 000 Wh in 5 hours since 2026-06-20 15:00",
+        "Produced 10 101 Wh of 15 000 Wh expected since 2026-06-20 15:00, too little in 8 of 15 hours",
+        "85% of what is expected again; produced 23 501 Wh of 30 000 Wh in 30 hours since 2026-06-20 15:00",
     ]
+    assert slot_alarms(panel([*low, *low[:3], *[850.0] * 8, *low, *low[:3]]), "panel").empty
 
 
 def test_nothing_in_the_light_is_no_power_and_not_low_power() -> None:
@@ -240,6 +242,33 @@ def test_few_signs_in_the_dark_are_no_wrong_clock(nothing_said: pd.DataFrame) ->
     assert slot_alarms(nothing_said, "panel").query("code == 'clock_shift'").empty
 
 
+def outed(greatest: list[float], **columns: Any) -> pd.DataFrame:
+    """Panels that should give 1 kW, and then nothing, an hour after the other."""
+    return panel([watts * 0.9 for watts in greatest], greatest=greatest, **columns)
+
+
+def test_power_that_fades_before_it_goes_out_is_no_power_only_when_it_stays_out() -> None:
+    by_day = [1] * 6 + [0] * 2 + [1] * 3
+    faded = outed([1000.0, 900.0, 450.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], daylight=by_day)
+    out = outed([1000.0, 900.0, 650.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], daylight=by_day)
+    hours = [
+        slot_alarms(table, "panel").query("code == 'no_power'")["timestamp"].sub(NOON).floordiv(HOUR).tolist()
+        for table in (faded, out)
+    ]
+    assert hours == [[9], [4]]
+
+
+def test_by_a_clock_that_seems_wrong_neither_low_nor_no_power_is_said() -> None:
+    dark = [0.3, *[np.nan] * 7, *[0.0] * 6, *[np.nan] * 4]
+    low = slot_alarms(outed([600.0] * 24, dark=[*dark, *[np.nan] * 6]), "panel")
+    none = slot_alarms(outed([0.0] * 18, dark=dark), "panel")
+    # once six evenings and mornings in a row were as they should be, it counts again
+    assert low["timestamp"].sub(NOON).floordiv(HOUR).tolist() == [20]
+    assert low["code"].tolist() == ["low_power"]
+    assert none["timestamp"].sub(NOON).floordiv(HOUR).tolist() == [14]
+    assert none["code"].tolist() == ["no_power"]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> pd.DataFrame:
     parts = []
@@ -264,7 +293,7 @@ def histories(draw: st.DrawFn) -> pd.DataFrame:
             flat=draw(share),
             dark=draw(st.lists(st.sampled_from([np.nan, 0.0, 0.0, 0.4]), min_size=length, max_size=length)),
             meter_resets=draw(flags),
-            greatest=draw(st.lists(st.sampled_from([900.0, 3200.0, 3700.0]), min_size=length, max_size=length)),
+            greatest=draw(st.lists(st.sampled_from([100.0, 900.0, 3200.0, 3700.0]), min_size=length, max_size=length)),
             panel_id=f"P{element}",
             variable_data=own,
         )

@@ -29,7 +29,7 @@ def panels(count: int = 1, **changed: object) -> pd.DataFrame:
 def light(ghi: float = 600.0, **changed: object) -> pd.DataFrame:
     row = {
         "client_id": ["c1"], "slot_start": NOON_MS, "latitude": 40.4, "longitude": -3.7, "generated": ghi,
-        "completeness": 1.0,
+        "completeness": 1.0, "stale": 0.0,
     } | changed  # fmt: skip
     return pd.DataFrame(row)
 
@@ -62,6 +62,7 @@ def test_the_nearest_sensor_that_covered_the_slot_counts() -> None:
             light(600.0, latitude=40.5),
             light(900.0, completeness=COVERED - 0.1),  # nearer, but silent
             light(50.0, client_id=["c2"]),  # nearer, another's
+            light(950.0, stale=1.0),  # nearer, but frozen
         ]
     )
     assert expected_energy(panels(), sensors) == expected_energy(panels(), light(600.0))
@@ -80,6 +81,19 @@ def test_without_light_it_is_what_half_of_the_area_made_of_its_clear_sky() -> No
     found = expected_energy(several, NO_LIGHT)
     assert found == pytest.approx(several["power_cap"] * bound / 3000 * 0.5)
     assert bound == pytest.approx(by_pvlib(float(solar.clear_sky(NOON_MS, NOON_MS + HOUR_MS, 40.4, -3.7)[0])), rel=2e-3)
+
+
+@pytest.mark.parametrize("clearness", [0.2, 0.45, 0.7, 0.95])
+@pytest.mark.parametrize("hours", [-4, 0, 4])
+def test_without_light_panels_of_any_orientation_tell_how_much_there_was(hours: int, clearness: float) -> None:
+    start = NOON_MS + hours * HOUR_MS
+    several = panels(7, slot_start=start, slot_end=start + HOUR_MS, tilt=[10.0, 30.0, 30.0, 30.0, 45.0, 5.0, 30.0])
+    several["azimuth"] = [180.0, 90.0, 180.0, 270.0, 180.0, 120.0, 240.0]
+    ghi = clearness * float(solar.clear_sky(start, start + HOUR_MS, 40.4, -3.7)[0])
+    several["generated"] = made = expected_energy(several, light(ghi, slot_start=start))
+    assert expected_energy(several, NO_LIGHT) == pytest.approx(made, rel=0.03)
+    several.loc[[0, 3], "generated"] *= [0.0, 0.5]  # two are faulty
+    assert expected_energy(several, NO_LIGHT) == pytest.approx(made, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,9 @@ def test_a_fault_touches_its_element_and_span_alone(kind: str, untroubled: list[
             assert {now[t] for t in inside} == {0.0}
         case "limited":
             rating = make_fleet(2, lights=0, winds=0).panels[0].power_cap
-            assert [now[t] for t in inside] == pytest.approx([min(was[t], rating / 2) for t in inside], abs=0.02)
-            assert max(now[t] for t in inside) == pytest.approx(rating / 2, abs=0.02)
+            assert [now[t] for t in inside] == pytest.approx([min(was[t], rating / 2) for t in inside], rel=0.007)
+            assert max(now[t] for t in inside) == pytest.approx(rating / 2, rel=0.004)
+            assert len({now[t] for t in inside}) > 200  # the instrument goes on
         case "clock_shift":
             claimed = {
                 message.event_ms: time_of(json.loads(message.value)["timestamp"])
