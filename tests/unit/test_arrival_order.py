@@ -21,8 +21,8 @@ SHUFFLES = 20
 RUNS = (1, 2, 1, 1, 3)
 MAX_GAP_S = 300.0
 #: The clocks of Lord Howe, which are half an hour further in summer, change at 15:30.
-START = datetime(2026, 10, 3, 12, tzinfo=UTC)
-HOURS = 4
+START = datetime(2026, 10, 3, 11, tzinfo=UTC)
+HOURS = 5
 PLAN = chaos_panels.Plan(panels=5, windows=((START, START + timedelta(hours=HOURS)),), step_s=280)
 PLANT = chaos_panels.plant(PLAN)
 
