@@ -20,6 +20,7 @@ import psutil
 
 from benchmarks.chaos_landing import PATIENCE_S, TOPIC, Consumers
 from benchmarks.form import Figure
+from benchmarks.meanwhile import meanwhile
 from benchmarks.servers import own_stack
 from kafka_consumers.landing import counts, stored
 from selfgen.clients import kafka, mongo
@@ -149,28 +150,18 @@ class Sent:
 @contextmanager
 def feeding(settings: Settings) -> Iterator[Sent]:
     """Keep broken messages waiting meanwhile; at the end all that are counted were delivered."""
-    sent, stop, trouble = Sent(), threading.Event(), list[BaseException]()
+    sent = Sent()
 
-    def feed() -> None:
+    def feed(stop: threading.Event) -> None:
         messages = broken()
-        try:
-            while not stop.is_set():
-                if _lag(settings) >= _LEAST_LAG:
-                    stop.wait(0.1)
-                    continue
-                sent.messages += _send(settings, messages, _SENT_AT_ONCE)
-        except BaseException as error:
-            trouble.append(error)
+        while not stop.is_set():
+            if _lag(settings) >= _LEAST_LAG:
+                stop.wait(0.1)
+                continue
+            sent.messages += _send(settings, messages, _SENT_AT_ONCE)
 
-    thread = threading.Thread(target=feed, name="feeding")
-    thread.start()
-    try:
+    with meanwhile(feed):
         yield sent
-    finally:
-        stop.set()
-        thread.join()
-    if trouble:
-        raise trouble[0]
 
 
 def _lag(settings: Settings) -> int:

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from pymongo.errors import PyMongoError
 
 from benchmarks.form import Figure
+from benchmarks.meanwhile import meanwhile
 from benchmarks.servers import kill_server, own_stack
 from kafka_consumers.landing import PROCESSES, counts, stored
 from selfgen.clients import kafka, mongo
@@ -227,23 +228,9 @@ class Consumers:
 @contextmanager
 def sending(settings: Settings, rate: int) -> Iterator[Sent]:
     """Send at a steady rate meanwhile; at the end everything was delivered and counted."""
-    sent, stop, trouble = Sent(), threading.Event(), list[BaseException]()
-
-    def feed() -> None:
-        try:
-            _send(settings, rate, sent, stop)
-        except BaseException as error:
-            trouble.append(error)
-
-    thread = threading.Thread(target=feed, name="sending")
-    thread.start()
-    try:
+    sent = Sent()
+    with meanwhile(lambda stop: _send(settings, rate, sent, stop)):
         yield sent
-    finally:
-        stop.set()
-        thread.join()
-    if trouble:
-        raise trouble[0]
 
 
 def _send(settings: Settings, rate: int, sent: Sent, stop: threading.Event) -> None:

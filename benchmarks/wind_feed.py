@@ -14,6 +14,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message
 
+from benchmarks.meanwhile import meanwhile
 from benchmarks.servers import own_stack, register
 from selfgen.clients import druid, kafka
 from selfgen.settings import Settings
@@ -79,25 +80,11 @@ def reading(sensor_id: str, time_ms: int, wind_speed: float, direction: float) -
 
 
 @contextmanager
-def sending(settings: Settings, sensors: int, rate: int, disorder: Disorder = Disorder()) -> Iterator[Sent]:
-    """Send at a steady rate meanwhile; in the end everything was delivered, and the windows are closed."""
-    sent, stop, trouble = Sent(), threading.Event(), list[BaseException]()
-
-    def feed() -> None:
-        try:
-            _send(settings, sensors, rate, disorder, sent, stop)
-        except BaseException as error:
-            trouble.append(error)
-
-    thread = threading.Thread(target=feed, name="sending")
-    thread.start()
-    try:
+def sending(settings: Settings, sensors: int, rate: int, disorder: Disorder) -> Iterator[Sent]:
+    """Send at a steady rate meanwhile; in the end everything was delivered."""
+    sent = Sent()
+    with meanwhile(lambda stop: _send(settings, sensors, rate, disorder, sent, stop)):
         yield sent
-    finally:
-        stop.set()
-        thread.join()
-    if trouble:
-        raise trouble[0]
 
 
 def close_windows(settings: Settings) -> None:

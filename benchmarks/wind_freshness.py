@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,8 @@ import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.form import Figure
-from benchmarks.wind_feed import CLOSING, running, sending
+from benchmarks.meanwhile import meanwhile
+from benchmarks.wind_feed import Disorder, running, sending
 from selfgen.clients import druid, kafka
 from selfgen.settings import Settings
 
@@ -54,7 +55,7 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
             "checkpoint_interval_ms": plan.checkpoint_interval_ms,
         }
     )
-    with running(quick, "wind_freshness", plan.sensors) as own, sending(own, plan.sensors, plan.rate):
+    with running(quick, "wind_freshness", plan.sensors) as own, sending(own, plan.sensors, plan.rate, Disorder()):
         _await_rows(own)
         time.sleep(plan.warm_s)
         with _seen(own, plan) as (rich, report, answered, alarms):
@@ -88,32 +89,15 @@ def _await_rows(settings: Settings) -> None:
 @contextmanager
 def _seen(settings: Settings, plan: Plan) -> Iterator[tuple[list[float], list[float], list[float], list[float]]]:
     """Look meanwhile; give how long each window, and each alarm, took to be seen, s."""
-    stop, trouble = threading.Event(), list[BaseException]()
     found: tuple[list[float], list[float], list[float], list[float]] = ([], [], [], [])
-
-    def watch(look: Callable[[], None]) -> None:
-        try:
-            look()
-        except BaseException as error:
-            trouble.append(error)
-
-    looks = (
-        lambda: _watch_topic(settings, plan, "wind_rich", stop, found[0]),
-        lambda: _watch_topic(settings, plan, "wind_report", stop, found[1]),
-        lambda: _watch_druid(settings, plan, stop, found[2]),
-        lambda: _watch_alarms(settings, stop, found[3]),
-    )
-    threads = [threading.Thread(target=watch, args=(look,)) for look in looks]
-    for thread in threads:
-        thread.start()
-    try:
+    rich, report, answered, alarms = found
+    with meanwhile(
+        lambda stop: _watch_topic(settings, plan, "wind_rich", stop, rich),
+        lambda stop: _watch_topic(settings, plan, "wind_report", stop, report),
+        lambda stop: _watch_druid(settings, plan, stop, answered),
+        lambda stop: _watch_alarms(settings, stop, alarms),
+    ):
         yield found
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    if trouble:
-        raise trouble[0]
 
 
 def _watch_topic(settings: Settings, plan: Plan, topic: str, stop: threading.Event, seconds: list[float]) -> None:
@@ -127,8 +111,6 @@ def _watch_topic(settings: Settings, plan: Plan, topic: str, stop: threading.Eve
         now = time.time()
         for message in messages:
             row = json.loads(message.value())
-            if row["wind_id"] == CLOSING:
-                continue
             windows[row["timestamp"]] += 1
             if windows[row["timestamp"]] == plan.sensors:
                 seconds.append(now - row["timestamp"] / 1000 - 1)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,12 +107,7 @@ def run_pass(
 
     subject = SUBJECTS[kind]
     began = time.monotonic()
-    lock = lake.exclusive(settings.lake_dir, kind)
-    _await(lock, stop, lambda: say(f"{kind}: another run is at work on the same lake; waiting for it"))
-    try:
-        for name in (subject.rich.NAME, subject.write.NAME):
-            for staging in (settings.lake_dir / ".staging").glob(f"{name}-*"):
-                shutil.rmtree(staging, ignore_errors=True)  # a killed run's
+    with alone(settings, kind, stop, say, subject.rich.NAME, subject.write.NAME):
         slots.hand_over_marks(settings)
         todo = plan(settings, kind, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
         if todo is None:
@@ -132,8 +128,6 @@ def run_pass(
         # Druid serves the new rows by now
         mongo.clear_dirty(settings, todo.marks)
         mongo.advance_batch(settings, kind, todo.end_ms)
-    finally:
-        lock.release()
     return {
         "kind": kind,
         "due": len(todo.due),
@@ -156,17 +150,33 @@ def _mark_panels(settings: Settings, computed: list[recompute.Range]) -> None:
     mongo.mark_dirty(mongo.database(settings), slots.PANEL.kind, hours, "light")
 
 
-def _await(lock: Any, stop: Event, waiting: Callable[[], object]) -> None:
+@contextmanager
+def alone(settings: Settings, kind: str, stop: Event, say: Callable[[str], object], *jobs: str) -> Iterator[None]:
+    """Wait until no other run is at work on a kind of element, and remove what killed runs of these jobs left.
+
+    Raises
+    ------
+    Stopped
+        `stop` was set meanwhile.
+    """
+    lock = lake.exclusive(settings.lake_dir, kind)
     told = False
     while True:
         _check(stop)
         try:
             lock.acquire(timeout=0.5)
-            return
+            break
         except Timeout:
             if not told:
-                waiting()
+                say(f"{kind}: another run is at work on the same lake; waiting for it")
             told = True
+    try:
+        for name in jobs:
+            for staging in (settings.lake_dir / ".staging").glob(f"{name}-*"):
+                shutil.rmtree(staging, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _check(stop: Event) -> None:

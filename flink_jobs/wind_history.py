@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from flink_jobs import runner
 from flink_jobs.slots import Source, periods
-from selfgen import lake
 from selfgen.calendar import HOUR_MS
 from selfgen.columns import ENRICHMENT, names
 
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
     from selfgen.settings import Settings
 
+NAME = "wind_history"
 TOPIC = "wind"
 REPORT = "wind_report"
 #: An hour is merged when it ended so long ago: what streamed it into Druid has let go of it, landing has its readings.
 RIPE_MS = 3 * HOUR_MS
-#: In which grains old windows are kept, the finer first: by ISO 8601 period, epoch ms.
-GRAINS = {"PT1M": 60_000, "PT1H": HOUR_MS}
+#: In which grains old windows are kept, the finer first: ISO 8601 periods.
+GRAINS = ("PT1M", "PT1H")
 _WIND = Source(TOPIC, "wind_speed")
 _PLACE = ("wind_id", *(column.name for column in ENRICHMENT))
 
@@ -46,12 +47,18 @@ _PLACE = ("wind_id", *(column.name for column in ENRICHMENT))
 def run_pass(
     settings: Settings, stop: Event, say: Callable[[str], object], now_ms: int | None = None
 ) -> dict[str, Any] | None:
-    """Do what is to be done now, and return what was done; None where there was nothing."""
+    """Do what is to be done now, and return what was done; None where there was nothing.
+
+    Raises
+    ------
+    flink_jobs.runner.Stopped
+        `stop` was set while another run was waited for.
+    """
     from selfgen.clients import druid
 
     began = time.monotonic()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    with lake.exclusive(settings.lake_dir, TOPIC):
+    with runner.alone(settings, TOPIC, stop, say, NAME):
         late = mark_late(settings)
         if not druid.exists(settings, REPORT):
             return None
@@ -86,7 +93,7 @@ def mark_late(settings: Settings) -> int:
     consumer = Consumer(
         {
             "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": "wind_history",
+            "group.id": NAME,
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -106,7 +113,8 @@ def mark_late(settings: Settings) -> int:
                     count += 1
         mongo.mark_dirty(mongo.database(settings), TOPIC, sorted(hours), "late")
         if count:
-            consumer.commit(offsets=consumer.position(consumer.assignment()), asynchronous=False)
+            read = [one for one in consumer.position(consumer.assignment()) if one.offset >= 0]
+            consumer.commit(offsets=read, asynchronous=False)
     finally:
         consumer.close()
     return count
@@ -134,7 +142,7 @@ def _merge(settings: Settings, stop: Event, say: Callable[[str], object], now_ms
     from selfgen.clients import druid, mongo
 
     newest = druid.query(settings, f'SELECT TIMESTAMP_TO_MILLIS(MAX(__time)) AS "at" FROM {REPORT}')[0]["at"]
-    ripe_ms = min(now_ms - RIPE_MS, newest - HOUR_MS) - HOUR_MS
+    ripe_ms = min(now_ms - RIPE_MS, (newest or 0) - HOUR_MS) - HOUR_MS
     marks = mongo.dirty_hours(settings, TOPIC, ripe_ms)
     if not marks:
         return
@@ -267,7 +275,7 @@ def _replace(settings: Settings, hour_ms: int, rows: pd.DataFrame) -> int:
 
 @contextmanager
 def _staging(settings: Settings) -> Iterator[Path]:
-    folder = settings.lake_dir / ".staging" / f"wind_history-{uuid.uuid4().hex}"
+    folder = settings.lake_dir / ".staging" / f"{NAME}-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     try:
         yield folder
