@@ -119,12 +119,15 @@ class Watch:
 
     def reported(self) -> None:
         """Note that the rows of the last report are in Kafka."""
+        # rows are readable before the job commits how far it read: those of such a partition wait for the next report
+        told = self._next.keys() & self._consumed.keys()
         offsets = [TopicPartition(self._hop.topic, number, offset) for number, offset in self._consumed.items()]
-        offsets += [TopicPartition(self._hop.output, number, offset) for number, offset in self._next.items()]
+        offsets += [TopicPartition(self._hop.output, number, self._next[number]) for number in told]
         if offsets:
             self._rows.commit(offsets=offsets, asynchronous=False)
-        self._read.clear()
-        self._delays.clear()
+        for number in told:
+            self._read.pop(number, None)
+            self._delays.pop(number, None)
 
     def _assign(self) -> None:
         """Go on behind the last row that was reported; where none was, with the first."""
