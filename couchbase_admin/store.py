@@ -345,7 +345,7 @@ class RegistryStore:
             self.documents.remove(_change_key(change.change_id))
             raise Conflict(f"{write.key} was changed by somebody else in the meantime.")
         if noted:
-            self._mark_written({change.change_id})
+            self._hand_over({change.change_id})
 
     def commit_many(
         self,
@@ -370,7 +370,7 @@ class RegistryStore:
             if change.key in refused:
                 self.documents.remove(_change_key(change.change_id))
         if noted:
-            self._mark_written(noted)
+            self._hand_over(noted)
         return set(refused)
 
     def change_of(self, before: Versioned[Any] | None, after: Document, action: str) -> Change:
@@ -404,25 +404,20 @@ class RegistryStore:
         self._update_pending(lambda items: [*items, item])
         return True
 
-    def mark_pending_hours(self, written: Collection[str] = ()) -> int:
+    def mark_pending_hours(self) -> int:
         """Mark noted hours dirty; return how many. Done after each change, and by the batch jobs before they read.
 
         What another command noted is marked at once, and stays until that is surely over: its change may come after
         this, so it is marked once more then.
-
-        Parameters
-        ----------
-        written : collection of str
-            Ids of changes that are known to be in the registry.
         """
         if self.mark_dirty is None:
             return 0
         stored = self.documents.get(PENDING_KEY)
         items = [] if stored is None else msgspec.json.decode(stored.content, type=_Pending).items
         abandoned = self.clock() - ABANDONED
-        over = {item.change_id for item in items if item.written or item.change_id in written or item.at < abandoned}
-        marked = 0
+        over = {item.change_id for item in items if item.written or item.at < abandoned}
         due = {item.change_id: item for item in items if item.change_id in over or not item.marked}
+        marked = 0
         for item in due.values():
             hours = hours_of(item.spans)
             self.mark_dirty(item.topic, hours, item.reason)
@@ -437,17 +432,15 @@ class RegistryStore:
             )
         return marked
 
-    def _mark_written(self, change_ids: Collection[str]) -> None:
-        """Mark the hours of changes that are in the registry; where that cannot be done now, the batch jobs will."""
-        try:
-            self.mark_pending_hours(change_ids)
-        except Unavailable:
-            with suppress(Unavailable):
-                self._update_pending(
-                    lambda items: [
-                        structs.replace(item, written=item.written or item.change_id in change_ids) for item in items
-                    ]
-                )
+    def _hand_over(self, change_ids: Collection[str]) -> None:
+        """Mark the hours of changes that are in the registry now; where that cannot be done, the batch jobs will."""
+        with suppress(Unavailable):
+            self._update_pending(
+                lambda items: [
+                    structs.replace(item, written=item.written or item.change_id in change_ids) for item in items
+                ]
+            )
+            self.mark_pending_hours()
 
     def _update_pending(self, change: Callable[[list[PendingHours]], list[PendingHours]]) -> None:
         while True:

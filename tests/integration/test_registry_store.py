@@ -502,8 +502,8 @@ def test_hours_stay_noted_until_they_can_be_marked(documents, store):
 
 def test_what_a_killed_command_noted_is_marked_once_and_once_more_when_it_is_surely_over(documents, store):
     marked: list[int] = []
-    assert store.note_hours("killed", "panel", [(NOW - timedelta(hours=3), NOW)], "a move that was never written")
-    store.mark_dirty = lambda topic, hours_ms, reason: marked.extend(hours_ms)
+    assert store.note_hours("killed", "panel", [(NOW - timedelta(hours=3), NOW)], "killed")
+    store.mark_dirty = lambda topic, hours_ms, reason: marked.extend(hours_ms if reason == "killed" else ())
     store.mark_pending_hours()
     hours = sorted(marked)
     assert len(hours) >= 3
