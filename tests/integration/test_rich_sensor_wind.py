@@ -22,6 +22,7 @@ from selfgen.messages import REASONS, decode
 from selfgen.registry import Client, WindSensor
 from selfgen.settings import Settings
 from selfgen.simulation.disorder import broken_message
+from selfgen.simulation.measured import weather_days
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -124,6 +125,18 @@ def expected(readings: pd.DataFrame) -> pd.DataFrame:
     return windows
 
 
+def measured() -> pd.DataFrame:
+    """Return three days of measured wind sixty times as fast: an hour of it is a minute, hours before the rest."""
+    days = weather_days()
+    speeds, directions = (days.values[name].ravel() for name in ("wind_speed", "wind_direction"))
+    minutes = np.flatnonzero(np.isfinite(speeds) & np.isfinite(directions))
+    assert len(minutes) > 800
+    start = (START_MS - 5 * 3_600_000) // 60_000 * 60_000
+    return pd.DataFrame(
+        {"ms": start + minutes * 1000, "speed": speeds[minutes], "direction": directions[minutes] % 360}
+    )
+
+
 class Wind:
     """The running job: `send` puts readings into its topic, `windows` and `late` are what it has committed so far."""
 
@@ -192,10 +205,14 @@ def wind(stack) -> Iterator[Wind]:
 def windows(wind) -> pd.DataFrame:
     """Return the windows of `raw_messages`, closed by a reading of a minute later in each partition."""
     wind.reading(0, "w1", OLD_MS)
+    blown = measured()
+    for ms, speed, direction in blown.itertuples(index=False):
+        message = {"wind_id": "w4", "timestamp": ms, "wind_speed": speed, "wind_direction": direction}
+        wind.send(1, json.dumps(message))
     wind.send(0, None, *raw_messages()[0], *FINE)
     for partition, sensor in enumerate(("w1", "w2")):
         wind.reading(partition, sensor, START_MS + 60_000)
-    wind.wait_for(lambda: len(wind.windows) >= 1 + 40 + len(FINE))
+    wind.wait_for(lambda: len(wind.windows) >= 1 + 40 + len(FINE) + len(blown))
     assert wind.late == []
     found = pd.DataFrame(wind.windows)
     return found[found["timestamp"] > OLD_MS]
@@ -216,6 +233,17 @@ def test_windows_are_those_of_pandas(windows):
     for name in want:
         np.testing.assert_allclose(got[name].astype(float), want.sort_index()[name].astype(float), rtol=1e-9)
     assert got["samples"].sum() == 160
+
+
+def test_measured_wind_sixty_times_as_fast_has_the_hourly_means_of_pandas(windows):
+    blown = measured()
+    want = blown.groupby(blown["ms"] // 60_000)["speed"].mean()
+    got = windows[windows["wind_id"] == "w4"]
+    hours = got.assign(sum=got["wind_speed"] * got["samples"]).groupby(got["timestamp"] // 60_000)
+    means = hours["sum"].sum() / hours["samples"].sum()
+    assert list(means.index) == list(want.index)
+    assert len(want) == 72
+    np.testing.assert_allclose(means, want, rtol=1e-12)
 
 
 def test_windows_carry_place_and_owner_where_they_are_known(windows):
@@ -269,5 +297,5 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
         assert behind_s - 300 < row["late_s"] < behind_s
     samples = sum(window["samples"] for window in wind.windows if START_MS + 60_000 < window["timestamp"] <= closing)
     assert samples == sum(ms < closing + 1000 for _, ms in sent)
-    before = [window for window in wind.windows if OLD_MS < window["timestamp"] < START_MS + 60_000]
+    before = [window for window in wind.windows if START_MS - 1000 < window["timestamp"] < START_MS + 60_000]
     assert sum(window["samples"] for window in before) == 160 + len(FINE)
