@@ -69,12 +69,15 @@ def alarms(
 ) -> pd.DataFrame:
     """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
     from selfgen.alarms import slot_alarms
+    from selfgen.light_history import clear_levels
 
     start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
     table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
     if not table.num_rows:
         return pd.DataFrame(columns=["timestamp", *names(datasource)])
     frame = table.to_pandas()
+    if source.kind == slots.LIGHT.kind:
+        frame["level"] = clear_levels(settings.lake_dir, frame)
     frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
     rows = slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
     return rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)]

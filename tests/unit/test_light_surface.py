@@ -48,7 +48,7 @@ def slots_of(light_id: str, client_id: str, place: dict[str, object], hours: lis
     period = dict.fromkeys(column.name for column in ENRICHMENT) | {"client_id": client_id, "name": "Ana"} | place
     starts = [round(hour.timestamp() * 1000) for hour in hours]
     slots = with_calendar(pd.DataFrame({"element_id": light_id, "slot_start": starts, **period}))
-    return slots.assign(**dict.fromkeys(LIGHT_SUMS, 100.0))
+    return slots.assign(**dict.fromkeys(LIGHT_SUMS, 100.0), generated=200.0, steady=0.0)
 
 
 def between(first: datetime, last: datetime) -> list[datetime]:
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     )
     made = tmp_path_factory.mktemp("lake")
-    schema = pa.Schema.from_pandas(slots[[*OF_DAY, *LIGHT_SUMS]], preserve_index=False)
+    schema = pa.Schema.from_pandas(slots[[*OF_DAY, *LIGHT_SUMS, "generated", "steady"]], preserve_index=False)
     for hour, rows in slots.groupby(slots["slot_start"] // HOUR_MS):
         table = pa.Table.from_pandas(rows, schema, preserve_index=False)
         lake.replace_hour(made, LIGHT.kind, datetime.fromtimestamp(hour * 3600, UTC), table)
