@@ -29,12 +29,14 @@ OF_LIGHT = (
 
 def with_contributions(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
     """Add what the slots' light adds to the sums from which panels' best orientation follows, and what is possible."""
+    from selfgen import horizon
     from selfgen.orientation import contributions
     from selfgen.solar import possible
 
     span = slots["slot_start"], slots["slot_end"]
     place = tuple(slots[name].astype("float64") for name in ("latitude", "longitude"))
-    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"])
+    behind = horizon.profiles(slots["variable_data"])
+    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"], horizons=behind)
     return slots.assign(**dict(zip(LIGHT_SUMS, parts.T, strict=True)), possible=possible(*span, *place))
 
 

@@ -196,7 +196,8 @@ def _steady(light: Float64, height: Float64) -> Bool:
     series = [np.hstack([of, apart]).ravel() for of in (light, clear)]
     times = pd.date_range("2000-01-01", periods=len(series[0]), freq="5min")
     found = pvlib.clearsky.detect_clearsky(*series, times, infer_limits=True)
-    return np.asarray(found, np.bool_).reshape(-1, PARTS + 1)[:, PARTS // 2] & (light.min(axis=1) > 0)
+    shaped = np.asarray(found, np.bool_).reshape(-1, PARTS + 1)[:, PARTS // 2]
+    return np.asarray(shaped & (light.min(axis=1) > 0), np.bool_)
 
 
 def dark_share(samples: SlotSamples, slots: pd.DataFrame, least: npt.ArrayLike) -> Float64:
