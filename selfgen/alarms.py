@@ -254,7 +254,12 @@ SLOT_ALARMS = (
     SlotAlarm(
         code="implausible",
         severity="major",
-        observed=lambda slots: (slots["possible"] >= slots["implausible.bright"]) & (slots["completeness"] >= _HALF),
+        observed=lambda slots: (
+            (slots["possible"] >= slots["implausible.bright"])
+            & (slots["completeness"] >= _HALF)
+            & ~(slots["stale"] > _HALF)
+            & ~slots["clock_doubt"]
+        ),
         bad=lambda slots: (slots["share"] > slots["implausible.above"]) | (slots["share"] < slots["implausible.below"]),
         good=lambda slots: slots["share"].between(2 * slots["implausible.below"], slots["implausible.clear"]),
         needed=lambda slots: slots["implausible.slots"],
