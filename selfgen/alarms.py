@@ -320,11 +320,12 @@ def slot_alarms(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Return the alarms of a range of slots before which nothing was wrong; see `follow_slots`.
 
     What is `seen` of a clear sky's light, and where the sun is `hidden`, follows from the slots before
-    (`selfgen.soiling`), where they have `steady`, `clear_beam`, `clear_sky`, Wh/m², and `level`.
+    (`selfgen.soiling`), where they have `steady`, `dark`, `clear_beam`, `clear_sky`, Wh/m², and `level`.
     """
     if kind == "light" and "level" in slots:
         ordered = _ordered(slots, kind)
         own = _own_thresholds(ordered)
+        ordered["steady"] = ordered["steady"].where(soiling.trusted(ordered))
         shade = soiling.shade(ordered, own["soiled_or_shaded.days"])
         seen = soiling.recent_share(ordered, shade, own["soiled_or_shaded.hours"])
         slots = ordered.assign(seen=seen, hidden=shade.hidden)

@@ -66,6 +66,22 @@ def clear(slots: pd.DataFrame) -> Bool:
     return np.asarray(amid | np.r_[False, amid[:-1]][: len(slots)] | np.r_[amid[1:], False][: len(slots)], np.bool_)
 
 
+def trusted(slots: pd.DataFrame) -> Bool:
+    """Tell in which slots a sensor may be judged: of late it saw no light in the dark, nor more than a clear sky gives.
+
+    A clock or a unit that is wrong makes clouds look like dirt, and evenings like shade.
+
+    Parameters
+    ----------
+    slots : DataFrame
+        As for `clear`, and `dark` (`selfgen.evidence.dark_share`).
+    """
+    start, element = slots["slot_start"].to_numpy(np.int64), slots["element_id"].to_numpy(object)
+    wrong = (slots["dark"] > 0).to_numpy() | ((slots["steady"] == 1).to_numpy() & (shares(slots) > MOST_CLEAR))
+    last = pd.Series(np.where(wrong, start, np.nan)).groupby(element).ffill().to_numpy()
+    return np.asarray(np.isnan(last) | (start - last > RECENT_MS), np.bool_)
+
+
 class Shade(NamedTuple):
     """Of each slot: whether the sun was `hidden`; whether it is in sight `again` at an hour at which it was hidden."""
 

@@ -202,6 +202,20 @@ def test_a_new_sensor_and_one_that_moved_are_not_judged() -> None:
     assert told(days(40, dirty))["state"].tolist() == ["raised"]
 
 
+def test_a_sensor_with_a_wrong_unit_or_clock_is_not_judged_for_its_dirt() -> None:
+    """Nor in the two weeks after it was mended, in which what it told before still counts."""
+    share = np.ones((60, len(HOURS)))
+    share[20:40] = 0.8
+    assert told(days(60, share))["state"].tolist() == ["raised", "cleared"]
+    share[[19, 30], 3] = 2.0
+    assert told(days(60, share)).empty
+    share[[19, 30], 3] = 1.0
+    slots = days(60, share)
+    day = (slots["slot_start"] - FIRST) // DAY
+    in_the_dark = slots.assign(dark=np.where((day % 10 == 9) & (day < 40), 0.1, np.nan))
+    assert slot_alarms(in_the_dark, "light").query("code == 'soiled_or_shaded'").empty
+
+
 def test_what_the_horizon_hides_is_no_shade() -> None:
     share = np.ones((30, len(HOURS)))
     share[5:, 8:] = 0.25
