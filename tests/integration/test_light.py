@@ -21,7 +21,7 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
-from flink_jobs import runner
+from flink_jobs import reports, runner
 from flink_jobs.explanation import explain_hour
 from flink_jobs.reports import alarms
 from flink_jobs.rich_sensor_light import OF_LIGHT
@@ -181,7 +181,7 @@ def test_an_installer_is_advised_by_what_was_measured(sensor: Roof, tmp_path: Pa
     assert "nobody has or had a light sensor nobody" in refused.stderr
 
 
-def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof) -> None:
+def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second sensor, whose clear days of two months are in the lake; in the last two weeks it lost 15 %."""
     settings, last = sensor.settings, sensor.start - timedelta(days=4)
     store = RegistryStore.open(settings, "ana", mark_dirty=marker(settings))
@@ -206,6 +206,11 @@ def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof) -> Non
     with closing(Registry(settings)) as registry:
         span = milliseconds(dirty), milliseconds(last + 24 * HOUR)
         rows = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
+        monkeypatch.setattr(reports, "ALARMS_AT_ONCE", 1)
+        one_by_one = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
+    order = ["light_id", "timestamp", "code"]
+    both = (of.sort_values(order, ignore_index=True) for of in (rows, one_by_one))
+    pd.testing.assert_frame_equal(*both)
     [told] = rows[rows["code"] == "soiled_or_shaded"].to_dict("records")
     assert (told["light_id"], told["client_id"], told["state"]) == ("roof-d", "roof-c", "raised")
     assert told["timestamp"] < milliseconds(dirty + timedelta(days=4))
