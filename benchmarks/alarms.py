@@ -5,9 +5,9 @@ The functions are those that the jobs call, over whole weeks: readings → slots
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -197,14 +197,24 @@ def labels(faults: list[Fault]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["panel_id", "kind", "low", "start", "end", "amount"])
 
 
-def score(told: pd.DataFrame, labelled: pd.DataFrame, code: str) -> Score:
-    """Compare incidents of one alarm with the faults that it is there for, by overlap, within an hour."""
+def score(
+    told: pd.DataFrame,
+    labelled: pd.DataFrame,
+    code: str,
+    kinds: Sequence[str],
+    besides: Sequence[str] = (),
+    element: str = "panel_id",
+) -> Score:
+    """Compare incidents of one alarm with the faults that it is there for, by overlap, within an hour.
+
+    `kinds`: the faults that it is there for; `besides`: those of which it may tell.
+    """
     mine = told[told["code"] == code].reset_index(drop=True)
-    right = labelled[labelled["kind"].isin(TELLS_OF[code])].reset_index(drop=True)
-    known = labelled[labelled["kind"].isin((*TELLS_OF[code], *MAY_TELL_OF.get(code, ())))]
+    right = labelled[labelled["kind"].isin(kinds)].reset_index(drop=True)
+    known = labelled[labelled["kind"].isin((*kinds, *besides))]
 
     def overlapping(spans: pd.DataFrame, start: str) -> pd.DataFrame:
-        pairs = mine.reset_index().merge(spans.reset_index(), on="panel_id", suffixes=("", "_label"))
+        pairs = mine.reset_index().merge(spans.reset_index(), on=element, suffixes=("", "_label"))
         low = pairs["low"] if start == "low" else pairs["start_label"]
         return pairs[(pairs["end"] + HOUR_MS >= low) & (pairs["start"] <= pairs["end_label"] + HOUR_MS)]
 
@@ -241,18 +251,24 @@ def measured(settings: Settings, start: datetime = START, end: datetime = END, p
     fleet = make_fleet(SITES, SEED, panels=PANELS_A_SITE, winds=0)
     faults = drawn_faults(fleet, start, end, parts)
     told = incidents(panel_slots(fleet, faults, start, end, settings.max_gap_s))
-    return {code: score(told, labels(faults), code) for code in TELLS_OF}
+    labelled = labels(faults)
+    return {code: score(told, labelled, code, kinds, MAY_TELL_OF.get(code, ())) for code, kinds in TELLS_OF.items()}
 
 
 def run(settings: Settings) -> list[Figure]:
     """Return precision and recall of each alarm, and of labelled measurements."""
     figures = []
     for code, scored in measured(settings).items():
-        bar = (">=", BARS[code]) if code in BARS else None
-        figures += [
-            Figure(f"{code}, faults", scored.faults, "faults"),
-            Figure(f"{code}, incidents of no fault", scored.false, "incidents"),
-            Figure(f"{code}, precision", round(scored.precision, 3), "", bar=bar),
-            Figure(f"{code}, recall", round(scored.recall, 3), "", bar=bar),
-        ]
+        figures += scored_figures(code, scored, BARS.get(code))
     return figures + labelled_measurements()
+
+
+def scored_figures(name: str, scored: Score, least: float | None = None) -> list[Figure]:
+    """Return what is told of a score; `least` is the bar of precision and recall."""
+    bar: tuple[Literal[">="], float] | None = None if least is None else (">=", least)
+    return [
+        Figure(f"{name}, faults", scored.faults, "faults"),
+        Figure(f"{name}, incidents of no fault", scored.false, "incidents"),
+        Figure(f"{name}, precision", round(scored.precision, 3), "", bar=bar),
+        Figure(f"{name}, recall", round(scored.recall, 3), "", bar=bar),
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from flink_jobs import runtime, slots
 from flink_jobs.slots import Source
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
 #: Each split reads what came before it too, so they are long.
 ALARM_SPLIT_HOURS = 7 * 24
+#: Elements whose alarms are made at once: a month of their slots takes some GiB.
+ALARMS_AT_ONCE = 500
 
 
 def dates(first: datetime, last: datetime) -> str:
@@ -68,16 +71,27 @@ def alarms(
     settings: Settings, registry: Any, source: Source, datasource: str, start_ms: int, end_ms: int
 ) -> pd.DataFrame:
     """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
-    from selfgen.alarms import slot_alarms
-
     start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
     table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
-    if not table.num_rows:
-        return pd.DataFrame(columns=["timestamp", *names(datasource)])
-    frame = table.to_pandas()
+    found = [pd.DataFrame(columns=["timestamp", *names(datasource)])]
+    if table.num_rows:
+        elements = table["element_id"].unique()
+        for first in range(0, len(elements), ALARMS_AT_ONCE):
+            some = table.filter(pc.is_in(table["element_id"], elements[first : first + ALARMS_AT_ONCE]))
+            rows = _alarms_of(settings, registry, source, some.to_pandas(), end_ms)
+            found.append(rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)])
+    found = [rows for rows in found if len(rows)] or found[:1]
+    return pd.concat(found, ignore_index=True)
+
+
+def _alarms_of(settings: Settings, registry: Any, source: Source, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
+    from selfgen.alarms import slot_alarms
+    from selfgen.light_history import clear_levels
+
+    if source.kind == slots.LIGHT.kind:
+        frame["level"] = clear_levels(settings.lake_dir, frame)
     frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
-    rows = slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
-    return rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)]
+    return slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
 
 
 def add_alarms(
@@ -103,7 +117,7 @@ def run_write(
     source: Source,
     start: datetime,
     end: datetime,
-    datasources: tuple[str, str],
+    datasources: tuple[str, ...],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
     """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
@@ -116,7 +130,7 @@ def _replace_reports(
     name: str,
     start: datetime,
     end: datetime,
-    datasources: tuple[str, str],
+    datasources: tuple[str, ...],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
     from selfgen.clients import druid

@@ -165,7 +165,7 @@ def make_slots(
     -------
     DataFrame
         Also with the panel's `tilt` and `azimuth`; `owned`, the owner's share of the slot; `meter_resets`;
-        `dark`, and of panels `flat` (`selfgen.evidence`).
+        `dark`, of panels `flat`, and of light sensors `steady` (`selfgen.evidence`).
     """
     from selfgen import evidence
     from selfgen.solar import daylight
@@ -190,6 +190,8 @@ def make_slots(
         slots["flat"] = evidence.flat_share(samples)
         least = evidence.PRODUCES * slots["power_cap"].astype("float64")
     else:
+        # what does not move is no sky
+        slots["steady"] = evidence.steady(samples, slots) * ~(slots["stale"] > evidence.STALE)
         least = evidence.LIT
     slots["dark"] = evidence.dark_share(samples, slots, least)
     slots["daylight"] = daylight(slots["latitude"], slots["longitude"], slots["slot_start"], slots["slot_end"])

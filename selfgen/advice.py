@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfgen import orientation, solar
+from selfgen.horizon import Profile
 from selfgen.orientation import AZIMUTHS, DAYS_OF_MONTH, TILTS
 
 Float64 = npt.NDArray[np.float64]
@@ -25,6 +26,9 @@ _REMAINS = 0.02
 #: In a Gaussian, nine of ten are within so many standard deviations.
 _NINE_OF_TEN = 1.645
 OFF = (10.0, 20.0)
+#: The planes of `energy_surface`, degrees: coarse, for a chart.
+SURFACE_TILTS = np.arange(0.0, 91.0, 10.0)
+SURFACE_AZIMUTHS = np.arange(0.0, 360.0, 30.0)
 
 
 class Roof(NamedTuple):
@@ -66,7 +70,7 @@ def _angles(text: str, name: str, most: float) -> tuple[float, float]:
     return low, high
 
 
-def advise(sums: Float64, latitude: float, longitude: float, of: Roof) -> Advice:
+def advise(sums: Float64, latitude: float, longitude: float, of: Roof, horizon: Profile = ()) -> Advice:
     """Return the advice for one place.
 
     Parameters
@@ -77,9 +81,12 @@ def advise(sums: Float64, latitude: float, longitude: float, of: Roof) -> Advice
         Degrees.
     of : Roof
         The planes that are possible.
+    horizon : Profile
+        What hides the sun.
     """
-    year = orientation.expected_year(sums, latitude, longitude)
-    best = orientation.best(sums, latitude, longitude)
+    place = latitude, longitude, [horizon]
+    year = orientation.expected_year(sums, *place)
+    best = orientation.best(sums, *place)
     surface = orientation.surface(year.light)
     free = orientation.on_plane(year.light, float(best.tilt), float(best.azimuth)).sum()
     tilt, azimuth = _within(of, surface, float(best.tilt), float(best.azimuth))
@@ -131,9 +138,35 @@ def _within(of: Roof, surface: Float64, tilt: float, azimuth: float) -> tuple[fl
     return float(tilts[row]), float(azimuths[column] % 360)
 
 
-def _panel_energy(plane: Float64, latitude: float) -> Float64:
-    """Return by month what a panel of 1 kW peak makes of the light on its plane, (12, 24) Wh/m², kWh."""
+def energy_surface(light: Float64, latitude: npt.ArrayLike) -> Float64:
+    """Return what panels of 1 kW peak make in a year on planes of `SURFACE_TILTS` × `SURFACE_AZIMUTHS`, kWh.
+
+    Parameters
+    ----------
+    light : ndarray
+        Of sensors' expected years (`selfgen.orientation.Year`), (..., 12, 24, 4).
+    latitude : array_like
+        Degrees, (...).
+
+    Returns
+    -------
+    ndarray
+        Shape (..., tilts, azimuths).
+    """
+    lit = light.any(axis=(*range(light.ndim - 2), -1))
+    light = light[..., lit, :]
+
+    def energy(tilt: float, azimuth: float) -> Float64:
+        return np.asarray(_panel_energy(orientation.on_plane(light, tilt, azimuth), latitude).sum(axis=-1), np.float64)
+
+    surface = [[energy(tilt, azimuth) for azimuth in SURFACE_AZIMUTHS] for tilt in SURFACE_TILTS]
+    return np.moveaxis(np.array(surface), (0, 1), (-2, -1))
+
+
+def _panel_energy(plane: Float64, latitude: npt.ArrayLike) -> Float64:
+    """Return by month what panels of 1 kW peak make of the light on their planes, (..., 12, hours) Wh/m², kWh."""
     days = DAYS_OF_MONTH[:, np.newaxis]
     hour = plane / days
-    power = solar.ac_power(hour, np.full(hour.shape, solar.usual_temperature(latitude)), np.ones(hour.shape))
-    return np.asarray((power * days).sum(axis=1) * _OF_MEAN_HOURS, np.float64)
+    air = np.broadcast_to(solar.usual_temperature(latitude)[..., np.newaxis, np.newaxis], hour.shape)
+    power = solar.ac_power(hour, air, np.ones(hour.shape))
+    return np.asarray((power * days).sum(axis=-1) * _OF_MEAN_HOURS, np.float64)
