@@ -8,7 +8,12 @@
 """
 
 import os
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+
+import tiles
 
 HOME = Path(os.environ["SUPERSET_HOME"])
 
@@ -58,3 +63,7 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
 
 # No Celery beside this server, and no screenshots made by it.
 RESULTS_BACKEND = None
+
+# Maps draw without internet: their tiles come from this server.
+BLUEPRINTS = [tiles.blueprint]
+DECKGL_BASE_MAP = [["tile:///selfgen/tiles/{z}/{x}/{y}.png", "Land and provinces"]]
