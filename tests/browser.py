@@ -31,6 +31,8 @@ FLAGS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 90_000
+#: Tall enough for a whole dashboard: Superset draws only the charts in view.
+HEIGHT = 2400
 
 # every chart's title, its text, and what it drew or failed to draw
 CHARTS = """
@@ -54,6 +56,11 @@ class Chart:
     drawn: bool
     empty: bool
     error: str
+
+    @property
+    def figure(self) -> str:
+        """Its first line: of a number, the number."""
+        return self.text.partition("\n")[0]
 
 
 @dataclass
@@ -80,8 +87,7 @@ def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterato
     assert chromium, "chromium is missing: install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        # tall enough for a whole dashboard: Superset draws only the charts in view
-        page = browser.new_page(viewport={"width": width, "height": 2400})
+        page = browser.new_page(viewport={"width": width, "height": HEIGHT})
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)[:300]))
         page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
@@ -123,23 +129,36 @@ def open_page(page: Page, settings: Settings, slug: str) -> None:
 
 def look(page: Page, settings: Settings, slug: str, screenshot: Path | None = None) -> DashboardState:
     """Open a dashboard and return what it shows once it is drawn; keep a picture where a path is given."""
-    state = DashboardState()
     open_page(page, settings, slug)
+    return seen(page, screenshot)
+
+
+def seen(page: Page, screenshot: Path | None = None) -> DashboardState:
+    """Return what the dashboard at hand shows; keep a picture where a path is given."""
+    state = DashboardState()
     for found in read(page):
         chart = Chart(**{name: found[name] for name in Chart.__dataclass_fields__})  # type: ignore[arg-type]
         state.charts[chart.title] = chart
         if chart.error:
             state.errors.append(f"{chart.title}: {chart.error}")
     state.filters = page.locator("[data-test=filter-control-name]").all_inner_texts()
+    width, needed = page.evaluate("[window.innerWidth, document.documentElement.scrollWidth]")
+    if needed > width:
+        state.errors.append(f"the page is {needed} px wide in a window of {width}")
     if screenshot:
         screenshot.parent.mkdir(parents=True, exist_ok=True)
         bottom = page.evaluate(
-            "Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
+            "Math.max(...[...document.querySelectorAll('.dashboard-component, .dashboard-component-chart-holder')]"
             ".map(holder => holder.getBoundingClientRect().bottom))"
         )
-        width = page.evaluate("window.innerWidth")
         page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
     return state
+
+
+def widen(page: Page, width: int) -> None:
+    """Make the window so many pixels wide, and wait until the charts are drawn anew."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    wait_until_drawn(page)
 
 
 def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
@@ -167,3 +186,12 @@ def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> 
     except TimeoutError:
         texts = {chart["title"]: chart["text"] for chart in read(page)}
         raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None
+
+
+def await_change(page: Page, title: str, figure: str, timeout_s: float) -> None:
+    """Wait until a chart's first line reads something else than `figure`."""
+    shows = (
+        f"([title, figure]) => ({CHARTS})().some(c => c.title === title && /\\d/.test(c.text)"
+        " && c.text.split('\\n')[0] !== figure)"
+    )
+    page.wait_for_function(shows, arg=[title, figure], timeout=timeout_s * 1000)
