@@ -32,11 +32,11 @@ FLAGS = (
 )
 TIMEOUT_MS = 90_000
 #: Tall enough for a whole dashboard: Superset draws only the charts in view.
-HEIGHT = 2400
+HEIGHT = 2600
 
 # every chart's title, its text, and what it drew or failed to draw
 CHARTS = """
-() => [...document.querySelectorAll('.dashboard-component-chart-holder')].map(holder => ({
+() => [...document.querySelectorAll('.dashboard-component-chart-holder:has([data-test-chart-id])')].map(holder => ({
     title: holder.querySelector('[data-test="editable-title"], .header-title')?.innerText.trim() ?? '',
     text: holder.querySelector('.chart-container, [data-test="chart-container"]')?.innerText.trim() ?? '',
     drawn: holder.querySelector('canvas, svg.vx, table, .header-line') !== null,
@@ -107,7 +107,7 @@ def read(page: Page) -> list[dict[str, object]]:
     return charts
 
 
-def wait_until_drawn(page: Page) -> None:
+def wait_until_drawn(page: Page, animation_ms: int = 1_500) -> None:
     """Wait until no chart is loading any more, and its animation is over.
 
     A chart that never draws does not raise: what is read then says so.
@@ -118,7 +118,7 @@ def wait_until_drawn(page: Page) -> None:
             f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
             "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
         )
-    page.wait_for_timeout(1_500)
+    page.wait_for_timeout(animation_ms)
 
 
 def open_page(page: Page, settings: Settings, slug: str) -> None:
@@ -158,7 +158,7 @@ def seen(page: Page, screenshot: Path | None = None) -> DashboardState:
 def widen(page: Page, width: int) -> None:
     """Make the window so many pixels wide, and wait until the charts are drawn anew."""
     page.set_viewport_size({"width": width, "height": HEIGHT})
-    wait_until_drawn(page)
+    wait_until_drawn(page, animation_ms=500)
 
 
 def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
@@ -186,6 +186,12 @@ def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> 
     except TimeoutError:
         texts = {chart["title"]: chart["text"] for chart in read(page)}
         raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None
+
+
+def figure_of(page: Page, title: str) -> str:
+    """Return a chart's first line as it is at this moment."""
+    [text] = [str(chart["text"]) for chart in read(page) if chart["title"] == title]
+    return text.partition("\n")[0]
 
 
 def await_change(page: Page, title: str, figure: str, timeout_s: float) -> None:

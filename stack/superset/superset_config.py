@@ -57,7 +57,7 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
         "label": "Selfgen (colour-blind safe)",
         "description": "Okabe and Ito",
         "isDefault": True,
-        "colors": ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666", "#F0E442"],
+        "colors": ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442"],
     }
 ]
 

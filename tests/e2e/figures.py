@@ -136,6 +136,12 @@ def incidents(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(parts)
 
 
+def duration(milliseconds: float) -> str:
+    """Return a duration under an hour as the dashboards write it, to a tenth of a second."""
+    minutes, tenths = divmod(int(milliseconds / 100 + 1e-7), 600)
+    return f"{minutes}m " * bool(minutes) + f"{tenths / 10:g}s"
+
+
 def _client(client: Client) -> dict[str, Any]:
     return {name: getattr(client, name) for name in ("client_id", "postal_code", "latitude", "longitude", "time_zone")}
 

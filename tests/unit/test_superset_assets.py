@@ -129,7 +129,8 @@ def test_charts_use_columns_and_metrics_that_exist(chart):
 )
 def test_axes_carry_a_title_with_the_unit_and_safe_colours(chart):
     params = chart["params"]
-    assert params["x_axis_title"]
+    # categories name themselves
+    assert params["x_axis_title"] or params["xAxisForceCategorical"]
     assert re.search(r"\(.+\)$", params["y_axis_title"]), params["y_axis_title"]
     assert params["color_scheme"] == "selfgen"
 
@@ -149,11 +150,12 @@ def test_every_chart_is_on_a_dashboard():
     assert {chart["uuid"] for dashboard in DASHBOARDS for chart in placed(dashboard)} == set(CHARTS)
 
 
-def test_what_happens_now_is_refreshed_every_10_s():
+def test_what_happens_now_is_refreshed_so_often_that_a_reading_is_seen_within_15_s():
+    """A wind reading is 5 s old when Druid has it; drawing takes up to 2 s."""
     refreshed = {dashboard["slug"]: dashboard["metadata"]["refresh_frequency"] for dashboard in DASHBOARDS}
     assert refreshed == {
         "selfgen-overview": 10,
-        "selfgen-real-time": 10,
+        "selfgen-real-time": 8,
         "selfgen-topic-performance": 10,
         "selfgen-alarms": 60,
         "selfgen-company-history": 0,
