@@ -103,7 +103,7 @@ def run_write(
     source: Source,
     start: datetime,
     end: datetime,
-    datasources: tuple[str, str],
+    datasources: tuple[str, ...],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
     """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
@@ -116,7 +116,7 @@ def _replace_reports(
     name: str,
     start: datetime,
     end: datetime,
-    datasources: tuple[str, str],
+    datasources: tuple[str, ...],
     build_pipeline: Callable[..., object],
 ) -> dict[str, int]:
     from selfgen.clients import druid

@@ -1,12 +1,14 @@
-"""WriteSensorLight: the lake's slots of light sensors → sensor_report, sensor_alarm → Druid, replacing those hours.
+"""WriteSensorLight: the lake's slots of light sensors → reports, alarms, surfaces → Druid, replacing those hours.
 
 lake ─► slots, and the sums of what was measured before their UTC day ─► best orientation ─► producible energy
     ─► sensor_report
+    ─► once a local day, a year's energy on planes of all kinds ─► light_surface
     ─► incidents ─► sensor_alarm
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from flink_jobs import slots
 from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, run_write
 from flink_jobs.slots import LIGHT
 from selfgen import lake
+from selfgen.calendar import DAY_MS
 from selfgen.columns import DATASOURCES, Column, names
 from selfgen.settings import Settings
 
@@ -28,14 +31,20 @@ if TYPE_CHECKING:
     from selfgen.light_history import History
 
 NAME = "write_sensor_light"
-DATASOURCE_NAMES = ("sensor_report", "sensor_alarm")
+DATASOURCE_NAMES = ("sensor_report", "sensor_alarm", "light_surface")
 
-REPORT = (Column("timestamp", "long", "Time", "ms"), *DATASOURCES["sensor_report"])
+REPORT, SURFACE = (
+    (Column("timestamp", "long", "Time", "ms"), *DATASOURCES[name]) for name in ("sensor_report", "light_surface")
+)
 #: The lake's columns under the reports' names.
 NAMES = {"element_id": "light_id", "generated": "irradiation", "slot_start": "timestamp"}
 BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
 #: Sensors whose best orientation is found at once: so many fit in the processor's cache and little memory.
 AT_ONCE = 500
+PLACE = ["element_id", "latitude", "longitude"]
+#: What is read of a slot for the surface of its day; a sensor that moves has one for each owner and place.
+OF_DAY = [*PLACE, "slot_start", *(column.name for column in SURFACE if column in slots.SLOT)]
+LONGEST_DAY = timedelta(hours=25)
 
 
 def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression | None = None) -> pd.DataFrame:
@@ -58,9 +67,8 @@ def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression |
 def _of_day(table: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
     from selfgen.solar import producible
 
-    key = ["element_id", "latitude", "longitude"]
-    sensors = table[key].drop_duplicates().dropna(ignore_index=True)
-    table = table.merge(with_best(sensors, history, day), on=key, how="left", validate="many_to_one")
+    sensors = table[PLACE].drop_duplicates().dropna(ignore_index=True)
+    table = table.merge(with_best(sensors, history, day), on=PLACE, how="left", validate="many_to_one")
     energy = producible(
         table["slot_start"],
         table["slot_end"],
@@ -84,6 +92,48 @@ def with_best(sensors: pd.DataFrame, history: History, day: datetime) -> pd.Data
     return pd.concat(parts) if parts else sensors.assign(**dict.fromkeys(BEST, np.nan))
 
 
+def surfaces(folder: Path, start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+    """Yield the rows of light_surface, with `timestamp`, of local days whose first slot starts in `[start, end)`.
+
+    A year's energy on each plane is that of everything measured before the slot's UTC day, as in sensor_report. The day
+    of a sensor that changes owner or place has a first slot at each.
+    """
+    from selfgen.light_history import History
+
+    # a slot is its day's first if the lake has none before it in that day
+    table = lake.read(folder, LIGHT.kind, start - LONGEST_DAY, end, OF_DAY)
+    if not table.num_rows:
+        return
+    slots_of = table.to_pandas().dropna(subset=PLACE).sort_values("slot_start", kind="stable")
+    first = slots_of.drop_duplicates([*PLACE, "client_id", "local_date"])
+    first = first[first["slot_start"] >= slots.milliseconds(start)]
+    history = History(folder)
+    for day, of_day in first.groupby(first["slot_start"] // DAY_MS * DAY_MS):
+        moment = pd.Timestamp(day, unit="ms", tz="UTC").to_pydatetime()
+        for row in range(0, len(of_day), AT_ONCE):
+            yield _with_surface(of_day[row : row + AT_ONCE], history, moment)
+
+
+def _with_surface(sensors: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
+    from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS, energy_surface
+    from selfgen.orientation import expected_year
+
+    place = sensors["latitude"].to_numpy(), sensors["longitude"].to_numpy()
+    energy = energy_surface(expected_year(history.before(day, sensors), *place).light, place[0])
+    tilt, azimuth = np.meshgrid(SURFACE_TILTS, SURFACE_AZIMUTHS, indexing="ij")
+    best = energy.max(axis=(-2, -1), keepdims=True)
+    return (
+        sensors.loc[sensors.index.repeat(tilt.size)]
+        .assign(
+            tilt=np.tile(tilt.ravel(), len(sensors)),
+            azimuth=np.tile(azimuth.ravel(), len(sensors)),
+            energy=energy.ravel(),
+            relative=(energy / best).ravel(),
+        )
+        .rename(columns=NAMES)
+    )
+
+
 def report_reader(settings: Settings):
     """Return the table function `(start_ms, end_ms) → rows of sensor_report`."""
     from pyflink.table.udf import TableFunction, udtf
@@ -96,23 +146,46 @@ def report_reader(settings: Settings):
     return udtf(ReadReports(), result_types=[slots.data_type(column) for column in REPORT])
 
 
+def surface_reader(settings: Settings):
+    """Return the table function `(start_ms, end_ms) → rows of light_surface`."""
+    from pyflink.table.udf import TableFunction, udtf
+
+    class ReadSurfaces(TableFunction):
+        def eval(self, start_ms, end_ms):
+            start, end = (pd.Timestamp(edge, unit="ms", tz="UTC").to_pydatetime() for edge in (start_ms, end_ms))
+            for some in surfaces(settings.lake_dir, start, end):
+                yield from slots.as_rows(some, SURFACE)
+
+    return udtf(ReadSurfaces(), result_types=[slots.data_type(column) for column in SURFACE])
+
+
 def build_pipeline(
-    env: StreamTableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
+    env: StreamTableEnvironment,
+    settings: Settings,
+    start: datetime,
+    end: datetime,
+    report: str,
+    alarm: str,
+    surface: str,
 ) -> StatementSet:
-    """Return the job from the lake to the tables `report` and `alarm`."""
-    env.create_temporary_function("reports", report_reader(settings))
-    listed = ", ".join(f"`{column.name}`" for column in REPORT)
+    """Return the job from the lake to the tables `report`, `alarm` and `surface`."""
     splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
     job = env.create_statement_set()
-    job.add_insert_sql(
-        f"INSERT INTO {report} SELECT {listed} FROM {splits}, LATERAL TABLE(reports(start_ms, end_ms)) AS t ({listed})"
-    )
+    for name, reader, columns, sink in (
+        ("reports", report_reader, REPORT, report),
+        ("surfaces", surface_reader, SURFACE, surface),
+    ):
+        env.create_temporary_function(name, reader(settings))
+        listed = ", ".join(f"`{column.name}`" for column in columns)
+        job.add_insert_sql(
+            f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE({name}(start_ms, end_ms)) AS t ({listed})"
+        )
     add_alarms(job, env, settings, LIGHT, "sensor_alarm", alarm, splits)
     return job
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:
-    """Replace the reports and alarms of the UTC hours `[start, end)`; return the rows of each data source."""
+    """Replace the reports, alarms and surfaces of the UTC hours `[start, end)`; return the rows of each data source."""
     return run_write(settings, NAME, LIGHT, start, end, DATASOURCE_NAMES, build_pipeline)
 
 

@@ -25,6 +25,9 @@ _REMAINS = 0.02
 #: In a Gaussian, nine of ten are within so many standard deviations.
 _NINE_OF_TEN = 1.645
 OFF = (10.0, 20.0)
+#: The planes of `energy_surface`, degrees: coarse, for a chart.
+SURFACE_TILTS = np.arange(0.0, 91.0, 10.0)
+SURFACE_AZIMUTHS = np.arange(0.0, 360.0, 30.0)
 
 
 class Roof(NamedTuple):
@@ -131,9 +134,35 @@ def _within(of: Roof, surface: Float64, tilt: float, azimuth: float) -> tuple[fl
     return float(tilts[row]), float(azimuths[column] % 360)
 
 
-def _panel_energy(plane: Float64, latitude: float) -> Float64:
-    """Return by month what a panel of 1 kW peak makes of the light on its plane, (12, 24) Wh/m², kWh."""
+def energy_surface(light: Float64, latitude: npt.ArrayLike) -> Float64:
+    """Return what panels of 1 kW peak make in a year on planes of `SURFACE_TILTS` × `SURFACE_AZIMUTHS`, kWh.
+
+    Parameters
+    ----------
+    light : ndarray
+        Of sensors' expected years (`selfgen.orientation.Year`), (..., 12, 24, 4).
+    latitude : array_like
+        Degrees, (...).
+
+    Returns
+    -------
+    ndarray
+        Shape (..., tilts, azimuths).
+    """
+    lit = light.any(axis=(*range(light.ndim - 2), -1))
+    light = light[..., lit, :]
+
+    def energy(tilt: float, azimuth: float) -> Float64:
+        return np.asarray(_panel_energy(orientation.on_plane(light, tilt, azimuth), latitude).sum(axis=-1), np.float64)
+
+    surface = [[energy(tilt, azimuth) for azimuth in SURFACE_AZIMUTHS] for tilt in SURFACE_TILTS]
+    return np.moveaxis(np.array(surface), (0, 1), (-2, -1))
+
+
+def _panel_energy(plane: Float64, latitude: npt.ArrayLike) -> Float64:
+    """Return by month what panels of 1 kW peak make of the light on their planes, (..., 12, hours) Wh/m², kWh."""
     days = DAYS_OF_MONTH[:, np.newaxis]
     hour = plane / days
-    power = solar.ac_power(hour, np.full(hour.shape, solar.usual_temperature(latitude)), np.ones(hour.shape))
-    return np.asarray((power * days).sum(axis=1) * _OF_MEAN_HOURS, np.float64)
+    air = np.broadcast_to(solar.usual_temperature(latitude)[..., np.newaxis, np.newaxis], hour.shape)
+    power = solar.ac_power(hour, air, np.ones(hour.shape))
+    return np.asarray((power * days).sum(axis=-1) * _OF_MEAN_HOURS, np.float64)

@@ -38,6 +38,8 @@ ENRICHMENT = (
     Column("time_zone", "string", "Time zone"),
 )
 
+_WHOSE = ("client_id", "name", "apell_1", "apell_2", "postal_code", "client_type", "time_zone")
+
 _LOCAL = (
     Column("local_time", "string", "Local time with its offset"),
     Column("local_date", "string", "Local date"),
@@ -91,6 +93,16 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
         Column("samples", "long", "Samples"),
     ),
     "sensor_alarm": (Column("light_id", "string", "Light sensor"), *ENRICHMENT, *_ALARM),
+    # 120 rows for each sensor and local day: so of the enrichment only what people filter by
+    "light_surface": (
+        Column("light_id", "string", "Light sensor"),
+        *(column for column in ENRICHMENT if column.name in _WHOSE),
+        Column("local_date", "string", "Local date"),
+        Column("tilt", "double", "Tilt", "°"),
+        Column("azimuth", "double", "Azimuth", "°"),
+        Column("energy", "double", "Energy of a year", "kWh per kWp"),
+        Column("relative", "double", "Share of the best"),
+    ),
     "wind_report": (
         Column("wind_id", "string", "Wind sensor"),
         *ENRICHMENT,
@@ -125,7 +137,7 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
 
 #: Loaded from Kafka as they come, or by the hour from files.
 STREAMED = ("wind_report", "wind_alarm", "topic_performance")
-BATCHED = ("panel_report", "panel_alarm", "sensor_report", "sensor_alarm")
+BATCHED = ("panel_report", "panel_alarm", "sensor_report", "sensor_alarm", "light_surface")
 
 
 def names(datasource: str) -> tuple[str, ...]:

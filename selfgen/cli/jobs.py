@@ -138,7 +138,7 @@ def _explain(kind: str, element_id: str, hour: str, json: bool) -> None:
 
 @light.command("run")
 def run_light(hour: Hour = None, start: From = None, end: To = None, again: Again = False, json: Json = False) -> None:
-    """Compute sensor_report and sensor_alarm for an hour or a range, and replace them in Druid.
+    """Compute sensor_report, sensor_alarm and light_surface for an hour or a range, and replace them in Druid.
 
     A range is done in parts of 31 days; stopped or killed, the same command goes on with the part at hand.
     """

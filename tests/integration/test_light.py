@@ -21,9 +21,12 @@ from couchbase_admin.store import RegistryStore
 from flink_jobs import runner
 from flink_jobs.explanation import explain_hour
 from flink_jobs.slots import LIGHT
+from flink_jobs.write_sensor_light import surfaces
 from kafka_consumers.landing import Landing
 from selfgen import orientation
+from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS
 from selfgen.clients import druid, kafka, mongo
+from selfgen.columns import DATASOURCES
 from selfgen.registry import Client, LightSensor
 from selfgen.settings import Settings
 from selfgen.solar import HOUR_MS, producible
@@ -134,6 +137,20 @@ def test_the_estimate_of_a_day_is_of_what_was_measured_before_it_also_late(senso
     )
     np.testing.assert_allclose(after["producible_gen"], energy)
     assert energy.sum() > 5000
+
+
+def test_druid_has_the_surface_of_each_day_that_the_lake_has(sensor: Roof) -> None:
+    """Also after a late hour, which the test before this one brought."""
+    expected = pd.concat(surfaces(sensor.settings.lake_dir, sensor.start, sensor.end))
+    columns = [column.name for column in DATASOURCES["light_surface"]]
+    query = f'SELECT TIMESTAMP_TO_MILLIS(__time) AS "timestamp", {", ".join(columns)} FROM light_surface'
+    found = pd.DataFrame(druid.query(sensor.settings, query + " WHERE light_id = 'roof-l'"))
+    order = ["timestamp", "tilt", "azimuth"]
+    sort = [of[["timestamp", *columns]].sort_values(order, ignore_index=True) for of in (expected, found)]
+    pd.testing.assert_frame_equal(*sort, check_dtype=False)
+    local_days = sensor.rows()["local_date"].nunique()
+    assert len(found) == local_days * len(SURFACE_TILTS) * len(SURFACE_AZIMUTHS)
+    assert set(found["client_id"]) == {"roof-c"}
 
 
 def test_an_installer_is_advised_by_what_was_measured(sensor: Roof, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def batch_rows(hours: list[datetime]) -> dict[str, list[Row]]:
         "sensor_report": [row | {"light_id": "l", "irradiation": 500.0} for row in every],
         "panel_alarm": [first | alarm("raised", panel_id="p"), last | alarm("cleared", panel_id="p")],
         "sensor_alarm": [last | alarm("raised", light_id="l")],
+        "light_surface": [last | {"light_id": "l", "tilt": 30.0, "azimuth": 180.0, "energy": 1500.0, "relative": 1.0}],
     }
 
 
@@ -91,7 +92,7 @@ def settings(stack) -> Settings:
 
 @pytest.fixture(scope="module")
 def filled(stack, settings, tmp_path_factory) -> Settings:
-    """Give a stack whose seven data sources have rows of the last hours."""
+    """Give a stack whose data sources have rows of the last hours."""
     from confluent_kafka.admin import AdminClient, NewTopic
 
     stack.up("kafka", "druid")
@@ -127,7 +128,7 @@ def test_the_assets_are_applied_without_druid_and_a_second_time_nothing_changes(
     superset.apply(settings)
     again = superset.apply(settings)
     assert (again.created, again.changed) == ((), ())
-    assert (again.assets["datasets"], again.assets["dashboards"]) == (11, 7)
+    assert (again.assets["datasets"], again.assets["dashboards"]) == (12, 7)
     exported = superset.Client(settings).export()
     for kind, count in again.assets.items():
         assert sum(name.startswith(f"{kind}/") for name in exported) == count, f"{kind} doubled or missing"

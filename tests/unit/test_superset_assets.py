@@ -44,7 +44,8 @@ def placed(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 
 def columns_used(params: dict[str, Any]) -> Iterator[str]:
     for key in ("groupby", "all_columns"):
-        yield from params.get(key, [])
+        named = params.get(key, [])
+        yield from [named] if isinstance(named, str) else named
     yield from (params[key] for key in ("x_axis", "dimension") if key in params)
     yield from (params["spatial"][key] for key in ("latCol", "lonCol") if "spatial" in params)
     for condition in params["adhoc_filters"]:
