@@ -20,7 +20,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from selfgen.clients import kafka
-from selfgen.messages import REASONS
+from selfgen.messages import SET_ASIDE
 from selfgen.performance import DelaySketch, Totals, row
 from selfgen.settings import Settings, get_settings
 from selfgen.stopping import stop_event
@@ -35,7 +35,7 @@ _POLL_S = 0.1
 _BATCH = 10_000
 _TIMEOUT_S = 5.0
 _WINDOW_MS = 1000
-_SAID_BY_LANDING = ("bytes", "rejected", "duplicates", *(f"refused_{reason}" for reason in REASONS))
+_SAID_BY_LANDING = ("bytes", "rejected", "duplicates", *(f"refused_{reason}" for reason in SET_ASIDE))
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from selfgen.messages import REASONS
+from selfgen.messages import SET_ASIDE
 
 DruidType = Literal["string", "double", "long"]
 
@@ -131,7 +131,7 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
         Column("delay_p95", "double", "Delay, 95 %", "s"),
         Column("delay_p99", "double", "Delay, 99 %", "s"),
         Column("delay_max", "double", "Delay, greatest", "s"),
-        *(Column(f"refused_{reason}", "long", f"Refused: {reason.replace('_', ' ')}") for reason in REASONS),
+        *(Column(f"refused_{reason}", "long", f"Refused: {reason.replace('_', ' ')}") for reason in SET_ASIDE),
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from selfgen.messages import REASONS
+from selfgen.messages import SET_ASIDE
 
 #: Relative error of a quantile.
 _ACCURACY = 0.01
@@ -69,7 +69,7 @@ class Totals:
             self.bytes + other.bytes,
             self.rejected + other.rejected,
             self.duplicates + other.duplicates,
-            {reason: self.refused.get(reason, 0) + other.refused.get(reason, 0) for reason in REASONS},
+            {reason: self.refused.get(reason, 0) + other.refused.get(reason, 0) for reason in SET_ASIDE},
         )
 
     @classmethod
@@ -112,5 +112,5 @@ def row(
         "delay_p95": delays.quantile(0.95),
         "delay_p99": delays.quantile(0.99),
         "delay_max": delays.greatest_s if delays.counts.any() else None,
-        **{f"refused_{reason}": now.refused.get(reason, 0) - reported.refused.get(reason, 0) for reason in REASONS},
+        **{f"refused_{reason}": now.refused.get(reason, 0) - reported.refused.get(reason, 0) for reason in SET_ASIDE},
     }

@@ -22,7 +22,7 @@ from selfgen.clients.superset import (
 )
 from selfgen.columns import DATASOURCES, names
 from selfgen.derived import stored
-from selfgen.messages import REASONS
+from selfgen.messages import SET_ASIDE
 from selfgen.settings import ROOT, Settings
 
 SETTINGS = Settings(port_base=20000, _env_file=None)
@@ -103,7 +103,7 @@ def test_virtual_datasets_read_columns_of_their_sources_and_give_what_they_state
 
 
 def test_the_refusals_know_every_reason():
-    assert set(re.findall(r'"refused_(\w+)"', BY_TABLE["refusals"]["sql"])) == set(REASONS)
+    assert set(re.findall(r'"refused_(\w+)"', BY_TABLE["refusals"]["sql"])) == set(SET_ASIDE)
 
 
 def test_rows_of_a_client_can_be_told_by_it():
