@@ -47,6 +47,13 @@ CHARTS = """
 """
 
 
+# whether every chart has become as wide as its place
+FILLED = """
+() => [...document.querySelectorAll('.chart-container')].every(place => [...place.querySelectorAll('canvas')].every(
+    canvas => canvas.getBoundingClientRect().width > 0.8 * place.getBoundingClientRect().width))
+"""
+
+
 @dataclass(frozen=True)
 class Chart:
     """A chart as drawn: its text, whether it drew a figure, its empty state, the error it shows."""
@@ -158,6 +165,8 @@ def seen(page: Page, screenshot: Path | None = None) -> DashboardState:
 def widen(page: Page, width: int) -> None:
     """Make the window so many pixels wide, and wait until the charts are drawn anew."""
     page.set_viewport_size({"width": width, "height": HEIGHT})
+    with suppress(TimeoutError):
+        page.wait_for_function(FILLED)
     wait_until_drawn(page, animation_ms=500)
 
 

@@ -137,9 +137,12 @@ def incidents(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def duration(milliseconds: float) -> str:
-    """Return a duration under an hour as the dashboards write it, to a tenth of a second."""
-    minutes, tenths = divmod(int(milliseconds / 100 + 1e-7), 600)
-    return f"{minutes}m " * bool(minutes) + f"{tenths / 10:g}s"
+    """Return a duration as the dashboards write it, to a tenth of a second."""
+    tenths, words = int(milliseconds / 100 + 1e-7), ""
+    for unit, length in (("d", 864_000), ("h", 36_000), ("m", 600)):
+        count, tenths = divmod(tenths, length)
+        words += f"{count}{unit} " * bool(count)
+    return words + f"{tenths / 10:g}s"
 
 
 def _client(client: Client) -> dict[str, Any]:
