@@ -39,6 +39,7 @@ from tenacity import (
 )
 
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.derived import EXPRESSIONS
 from selfgen.settings import ROOT, Settings
 
 SPECS_DIR = ROOT / "druid_specs"
@@ -86,16 +87,20 @@ class Replacement:
 
 
 def read_spec(datasource: str) -> dict[str, Any]:
-    """Return a data source's specification as its file states it."""
-    spec: dict[str, Any] = json.loads((SPECS_DIR / f"{datasource}.json").read_text())
+    """Return a data source's specification as its file states it, with the expressions of the derived columns."""
+    spec: dict[str, Any] = json.loads(_template(datasource).safe_substitute(EXPRESSIONS))
     return spec
 
 
 def supervisor_spec(settings: Settings, datasource: str) -> dict[str, Any]:
     """Return the Kafka supervisor of a streamed data source, with this system's addresses in it."""
-    template = Template((SPECS_DIR / f"{datasource}.json").read_text())
-    spec: dict[str, Any] = json.loads(template.substitute(bootstrap_servers=settings.bootstrap_servers))
+    text = _template(datasource).substitute(EXPRESSIONS, bootstrap_servers=settings.bootstrap_servers)
+    spec: dict[str, Any] = json.loads(text)
     return spec
+
+
+def _template(datasource: str) -> Template:
+    return Template((SPECS_DIR / f"{datasource}.json").read_text())
 
 
 def batch_spec(datasource: str) -> dict[str, Any]:

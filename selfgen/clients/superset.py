@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 import requests
 import yaml
 
-from selfgen.columns import DATASOURCES, Column
+from selfgen.columns import Column
+from selfgen.derived import stored
 from selfgen.settings import ROOT, Settings
 
 ASSETS = ROOT / "superset" / "assets"
@@ -32,6 +33,14 @@ OVERVIEW = "selfgen-overview"
 PASSWORD_FILE = "superset-admin-password"  # noqa: S105 - its name, not a password
 
 _TIME = {"column_name": "__time", "verbose_name": "Time (UTC)", "type": "TIMESTAMP", "is_dttm": True}
+# the client's own clock, as its rows carry it: time grains and ranges on it are local hours, days, months
+_LOCAL = {
+    "column_name": "local",
+    "verbose_name": "Local time",
+    "type": "TIMESTAMP",
+    "is_dttm": True,
+    "expression": 'TIME_PARSE(SUBSTRING("local_time", 1, 19))',
+}
 _TYPES = {"string": "VARCHAR", "double": "DOUBLE", "long": "BIGINT"}
 _TIMEOUT_S = 120.0
 
@@ -91,6 +100,12 @@ def dataset_column(column: Column) -> Asset:
     return {"column_name": column.name, "verbose_name": label, "type": _TYPES[column.type]}
 
 
+def dataset_columns(datasource: str) -> list[Asset]:
+    """Return all columns of a data source as Superset describes them."""
+    columns = [_TIME, *map(dataset_column, stored(datasource))]
+    return [*columns, _LOCAL] if any(column["column_name"] == "local_time" for column in columns) else columns
+
+
 def read_assets(settings: Settings, folder: Path = ASSETS) -> dict[str, Asset]:
     """Return the assets of a folder by their path in it, with columns and addresses filled in."""
     broker = urlsplit(settings.broker).netloc
@@ -101,7 +116,7 @@ def read_assets(settings: Settings, folder: Path = ASSETS) -> dict[str, Asset]:
         if name.startswith("databases/"):
             asset["sqlalchemy_uri"] = Template(asset["sqlalchemy_uri"]).substitute(broker=broker)
         elif name.startswith("datasets/") and "columns" not in asset:
-            asset["columns"] = [_TIME, *map(dataset_column, DATASOURCES[asset["table_name"]])]
+            asset["columns"] = dataset_columns(asset["table_name"])
         assets[name] = asset
     return assets
 

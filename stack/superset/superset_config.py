@@ -8,7 +8,12 @@
 """
 
 import os
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+
+import tiles
 
 HOME = Path(os.environ["SUPERSET_HOME"])
 
@@ -52,9 +57,13 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
         "label": "Selfgen (colour-blind safe)",
         "description": "Okabe and Ito",
         "isDefault": True,
-        "colors": ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666", "#F0E442"],
+        "colors": ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442"],
     }
 ]
 
 # No Celery beside this server, and no screenshots made by it.
 RESULTS_BACKEND = None
+
+# Maps draw without internet: their tiles come from this server.
+BLUEPRINTS = [tiles.blueprint]
+DECKGL_BASE_MAP = [["tile:///selfgen/tiles/{z}/{x}/{y}.png", "Land and provinces"]]

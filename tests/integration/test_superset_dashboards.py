@@ -17,15 +17,16 @@ from playwright.sync_api import Page
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from selfgen.clients import druid, superset
-from selfgen.columns import BATCHED, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.derived import derived
 from selfgen.settings import ROOT, Settings
 from tests.browser import await_figure, choose, look, open_page, page_of, read
 
 pytestmark = pytest.mark.integration
 
 CLIENTS = (
-    {"client_id": "dashboard-1", "name": "Bodegas del Sur", "postal_code": "11403"},
-    {"client_id": "dashboard-2", "name": "Panadería Ávila", "postal_code": "05001"},
+    {"client_id": "dashboard-1", "name": "Bodegas del Sur", "postal_code": "11403", "time_zone": "Europe/Madrid"},
+    {"client_id": "dashboard-2", "name": "Panadería Ávila", "postal_code": "05001", "time_zone": "Europe/Madrid"},
 )
 Row = dict[str, Any]
 
@@ -127,7 +128,7 @@ def test_the_assets_are_applied_without_druid_and_a_second_time_nothing_changes(
     superset.apply(settings)
     again = superset.apply(settings)
     assert (again.created, again.changed) == ((), ())
-    assert again.assets["datasets"] == 9
+    assert (again.assets["datasets"], again.assets["dashboards"]) == (12, 7)
     exported = superset.Client(settings).export()
     for kind, count in again.assets.items():
         assert sum(name.startswith(f"{kind}/") for name in exported) == count, f"{kind} doubled or missing"
@@ -155,6 +156,16 @@ def test_the_labels_and_units_of_columns_reach_superset(settings):
     assert described["__time"] == "Time (UTC)"
 
 
+def test_maps_have_land_without_internet(settings):
+    def tile(place: str) -> requests.Response:
+        return requests.get(f"{settings.superset}/selfgen/tiles/{place}.png", timeout=60)
+
+    spain, atlantic = tile("5/15/12"), tile("5/11/12")
+    assert spain.content.startswith(b"\x89PNG")
+    assert len(spain.content) > 10 * len(atlantic.content) > 0
+    assert (tile("3/8/0").status_code, tile("13/0/0").status_code) == (404, 404)
+
+
 def test_the_generated_password_is_private_and_no_other_opens(settings):
     file = settings.stack_dir / "superset" / superset.PASSWORD_FILE
     if not settings.superset_password.get_secret_value():
@@ -169,6 +180,19 @@ def energy_kwh(settings: Settings, condition: str = "TRUE") -> str:
     week = "__time >= CURRENT_TIMESTAMP - INTERVAL '7' DAY AND __time < CURRENT_TIMESTAMP"
     sql = f"SELECT SUM(power_gen) / 1000.0 AS kwh FROM panel_report WHERE {week} AND {condition}"
     return f"{druid.query(settings, sql)[0]['kwh']:,.1f}"
+
+
+@pytest.mark.parametrize("datasource", [name for name in DATASOURCES if derived(name)])
+def test_druid_tells_client_province_and_area_of_each_row(filled, datasource):
+    rows = druid.query(
+        filled, f"SELECT DISTINCT client, province, area FROM {datasource} WHERE client_id LIKE 'dash%%'"
+    )
+    known = [
+        {"client": "Bodegas del Sur (dashboard-1)", "province": "Cádiz", "area": "11403 Cádiz"},
+        {"client": "Panadería Ávila (dashboard-2)", "province": "Ávila", "area": "05001 Ávila"},
+    ]
+    assert rows
+    assert all(row in known for row in rows)
 
 
 def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled, browser):

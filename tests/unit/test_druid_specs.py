@@ -15,6 +15,7 @@ from selfgen.clients.druid import (
     supervisor_spec,
 )
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.derived import DERIVED, PROVINCES, derived, stored
 from selfgen.settings import Settings
 
 HOUR = datetime(2026, 3, 29, 10, tzinfo=UTC)
@@ -28,11 +29,26 @@ def test_there_is_one_file_for_each_data_source() -> None:
 def test_dimensions_are_the_columns(datasource: str) -> None:
     schema = read_spec(datasource)["spec"]["dataSchema"]
     stated = [(dimension["name"], dimension["type"]) for dimension in schema["dimensionsSpec"]["dimensions"]]
-    assert stated == [(column.name, column.type) for column in DATASOURCES[datasource]]
+    assert stated == [(column.name, column.type) for column in stored(datasource)]
     assert schema["dataSource"] == datasource
     assert schema["metricsSpec"] == []
     assert schema["granularitySpec"]["rollup"] is False
     assert schema["timestampSpec"] == {"column": "timestamp", "format": "millis"}
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_derived_columns_are_made_by_the_one_expression(datasource: str) -> None:
+    schema = read_spec(datasource)["spec"]["dataSchema"]
+    transforms = schema.get("transformSpec", {}).get("transforms", [])
+    expressions = {column: expression for column, expression, _ in DERIVED}
+    assert transforms == [
+        {"type": "expression", "name": column.name, "expression": expressions[column]} for column in derived(datasource)
+    ]
+
+
+def test_provinces_are_those_of_all_postal_codes() -> None:
+    assert list(PROVINCES) == [f"{number:02}" for number in range(1, 53)]
+    assert len(set(PROVINCES.values())) == 52
 
 
 @pytest.mark.parametrize("datasource", STREAMED)
