@@ -60,6 +60,31 @@ def apply(as_json: AsJson = False) -> None:
     out.print(url)
 
 
+@superset_app.command()
+def export(
+    dashboards: Annotated[
+        list[str] | None, typer.Argument(help="Slugs of dashboards that are to be added, with what they show.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what was changed in Superset's pages back into superset/assets; nothing else in the files changes."""
+    from selfgen.clients import superset_export
+    from selfgen.settings import get_settings
+
+    with _reported():
+        done = superset_export.export(get_settings(), dashboards or ())
+    if as_json:
+        print_json(done._asdict())
+        return
+    for what, style, names in (("changed", "yellow", done.changed), ("created", "green", done.created)):
+        for name in names:
+            out.print(f"  [{style}]{what}[/] {name}", highlight=False)
+    for name in done.missing:
+        out.print(f"  [red]not in Superset[/] {name}", highlight=False)
+    if not any(done):
+        out.print("  the files say what Superset has")
+
+
 @users_app.command("list")
 def users_list(as_json: AsJson = False) -> None:
     """List the users: role, client, e-mail, whether they may log in."""

@@ -356,8 +356,9 @@ def _await_served(settings: Settings, datasource: str, start: datetime, end: dat
 
     def missing() -> int:
         # makes the coordinator read the metadata store now: else it may still show the segments replaced
-        answer = _coordinator(
+        answer = coordinator(
             settings,
+            "GET",
             f"datasources/{datasource}/loadstatus?forceMetadataRefresh=true&simple=true&interval={interval}",
             allowed=(204, 404),
         )
@@ -483,8 +484,11 @@ def _overlord(
     return _ask(f"{settings.coordinator}/druid/indexer/v1/{path}", method, body, allowed)
 
 
-def _coordinator(settings: Settings, path: str, *, allowed: tuple[int, ...] = ()) -> requests.Response:
-    return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", "GET", None, allowed)
+def coordinator(
+    settings: Settings, method: str, path: str, *, body: Any = None, allowed: tuple[int, ...] = ()
+) -> requests.Response:
+    """Return the coordinator's answer to a request that may be repeated; raise `DruidError` for one not `allowed`."""
+    return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", method, body, allowed)
 
 
 def _ask(url: str, method: str, body: Any, allowed: tuple[int, ...]) -> requests.Response:
