@@ -275,11 +275,34 @@ def replace(
     )
     if rows is not None and written != rows:
         raise DruidError(f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?")
+    _await_queryable(settings, datasource, start, end, written, deadline)
+    return Replacement(task_id, written, time.monotonic() - began)
+
+
+def run_task(
+    settings: Settings, spec: dict[str, Any], start: datetime, end: datetime, *, timeout: float = 600.0
+) -> Replacement:
+    """Run a batch task like `replace_spec`'s, and return once queries see the rows that it wrote into `[start, end)`.
+
+    Raises
+    ------
+    TaskFailed
+        With the task's own message.
+    """
+    began = time.monotonic()
+    deadline = began + timeout
+    task_id, written = _run(settings, spec, deadline)
+    _await_queryable(settings, spec["spec"]["dataSchema"]["dataSource"], start, end, written, deadline)
+    return Replacement(task_id, written, time.monotonic() - began)
+
+
+def _await_queryable(
+    settings: Settings, datasource: str, start: datetime, end: datetime, written: int, deadline: float
+) -> None:
     _await_served(settings, datasource, start, end, deadline=deadline)
     if written:
         # the broker learns the table of a first segment a moment later than the segment
         _until(lambda: exists(settings, datasource), bool, deadline, f"Druid's broker knows no table {datasource}")
-    return Replacement(task_id, written, time.monotonic() - began)
 
 
 def _task_id(datasource: str, start: datetime) -> str:
