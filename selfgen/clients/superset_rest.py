@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -72,6 +73,8 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.url = settings.superset
         self.session = requests.Session()
+        # behind a proxy that speaks HTTPS cookies are for HTTPS only, and this may come past the proxy
+        self.session.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("https", "http")))
         login = {"username": settings.superset_user, "password": password(settings), "provider": "db"}
         token = self.call("POST", "security/login", json=login).json()["access_token"]
         self.session.headers["Authorization"] = f"Bearer {token}"

@@ -7,6 +7,7 @@
 `SELFGEN_SUPERSET_DATABASE`       SQLAlchemy URI of the metadata; empty: SQLite in the folder
 `SELFGEN_SUPERSET_REDIS`          URL of Redis: caches, failed log-ins, scheduled work; empty: files, none
 `SELFGEN_SUPERSET_BEHIND_PROXY`   true: a proxy in front speaks HTTPS and sets X-Forwarded-For, -Proto, …
+`SELFGEN_SUPERSET_URL`            address where the reports' process finds the server
 `SELFGEN_SUPERSET_PUBLIC_URL`     address that people use, for the links in e-mailed reports
 `SELFGEN_SUPERSET_SMTP_…`         HOST, PORT, USER, PASSWORD, STARTTLS, FROM: with Redis, reports by e-mail
 ================================= ==============================================================
@@ -134,7 +135,8 @@ SMTP_PASSWORD = _given("SMTP_PASSWORD")
 SMTP_STARTTLS = _is_true("SMTP_STARTTLS", "true")
 SMTP_SSL_SERVER_AUTH = SMTP_STARTTLS
 SMTP_MAIL_FROM = _given("SMTP_FROM", "selfgen@localhost")
-WEBDRIVER_BASEURL_USER_FRIENDLY = _given("PUBLIC_URL", _given("URL", "http://127.0.0.1:18017"))
+WEBDRIVER_BASEURL = _given("URL", "http://127.0.0.1:18017")
+WEBDRIVER_BASEURL_USER_FRIENDLY = _given("PUBLIC_URL", WEBDRIVER_BASEURL)
 EMAIL_REPORTS_SUBJECT_PREFIX = "[Selfgen] "
 EMAIL_REPORTS_CTA = "Open in Selfgen"
 

@@ -136,27 +136,10 @@ def pages(person: Person, datasets: dict[str, int], charts: list[int], dashboard
         person.ask("GET", f"api/v1/rowlevelsecurity/related/{column}")
     for path in ("me/", "me/roles/", "menu/", "log/recent_activity/", "assets/export/", "available_domains/"):
         person.ask("GET", f"api/v1/{path}")
-    for path in ("users/list/", "roles/", "rowlevelsecurity/list/", "sqllab/", "superset/welcome/", "logmodelview/list/"):
+    for path in ("users/list/", "roles/", "rowlevelsecurity/list/", "sqllab/", "superset/welcome/"):
         person.ask("GET", path)
     for table, dataset in datasets.items():
-        for column in ("client_id", "name", "element_id"):
-            person.ask("GET", f"api/v1/datasource/table/{dataset}/column/{column}/values/")
-        person.ask("GET", f"api/v1/dataset/{dataset}")
-        person.ask("GET", f"api/v1/dataset/{dataset}/drill_info/")
-        person.ask("GET", f"api/v1/dataset/distinct/schema")
-        person.ask("POST", f"datasource/samples?datasource_type=table&datasource_id={dataset}", json={})
-        person.ask("GET", f"datasource/get/table/{dataset}/")
-        person.ask("GET", f"api/v1/explore/?datasource_id={dataset}&datasource_type=table")
-        person.ask("GET", f"api/v1/database/1/table_metadata/?name={table}&schema=druid")
-        person.ask("GET", f"api/v1/database/1/select_star/{table}/druid/")
-        form = {"datasource": f"{dataset}__table", "viz_type": "table", "query_mode": "raw", "all_columns": ["client_id"]}
-        person.ask("POST", f"superset/explore_json/table/{dataset}/", data={"form_data": json.dumps(form)})
-        person.ask("GET", f"superset/explore_json/?form_data={json.dumps(form)}&csv=true")
-        for result in ("samples", "results", "query", "columns", "timegrains", "drill_detail", "post_processed"):
-            person.chart_data(dataset, result=result, columns=["client_id"])
-        for form_of in ("csv", "xlsx"):
-            person.chart_data(dataset, form=form_of, columns=["client_id"])
-        person.chart_data(dataset, columns=["client_id"], annotation_layers=_annotations(charts))
+        dataset_pages(person, table, dataset, charts)
     for number in charts:
         person.ask("GET", f"api/v1/chart/{number}")
         person.ask("GET", f"api/v1/chart/{number}/data/")
@@ -165,9 +148,29 @@ def pages(person: Person, datasets: dict[str, int], charts: list[int], dashboard
     for number in dashboards:
         for part in ("", "/datasets", "/charts", "/embedded", "/tabs"):
             person.ask("GET", f"api/v1/dashboard/{number}{part}")
-    person.ask("GET", "api/v1/dashboard/export/", params={"q": json.dumps(dashboards)})
-    person.ask("GET", "api/v1/chart/export/", params={"q": json.dumps(charts)})
-    person.ask("GET", "api/v1/dataset/export/", params={"q": json.dumps(list(datasets.values()))})
+    for kind, numbers in (("dashboard", dashboards), ("chart", charts), ("dataset", list(datasets.values()))):
+        person.ask("GET", f"api/v1/{kind}/export/", params={"q": json.dumps(numbers)})
+
+
+def dataset_pages(person: Person, table: str, dataset: int, charts: list[int]) -> None:
+    """Ask for a dataset by every way that is not a chart's own."""
+    for column in ("client_id", "name", "element_id"):
+        person.ask("GET", f"api/v1/datasource/table/{dataset}/column/{column}/values/")
+    for path in (f"dataset/{dataset}", f"dataset/{dataset}/drill_info/", "dataset/distinct/schema"):
+        person.ask("GET", f"api/v1/{path}")
+    person.ask("POST", f"datasource/samples?datasource_type=table&datasource_id={dataset}", json={})
+    person.ask("GET", f"datasource/get/table/{dataset}/")
+    person.ask("GET", f"api/v1/explore/?datasource_id={dataset}&datasource_type=table")
+    person.ask("GET", f"api/v1/database/1/table_metadata/?name={table}&schema=druid")
+    person.ask("GET", f"api/v1/database/1/select_star/{table}/druid/")
+    form = {"datasource": f"{dataset}__table", "viz_type": "table", "query_mode": "raw", "all_columns": ["name"]}
+    person.ask("POST", f"superset/explore_json/table/{dataset}/", data={"form_data": json.dumps(form)})
+    person.ask("GET", "superset/explore_json/", params={"form_data": json.dumps(form), "csv": "true"})
+    for result in ("samples", "results", "query", "columns", "timegrains", "drill_detail", "post_processed"):
+        person.chart_data(dataset, result=result, columns=["client_id"])
+    for form_of in ("csv", "xlsx"):
+        person.chart_data(dataset, form=form_of, columns=["client_id"])
+    person.chart_data(dataset, columns=["client_id"], annotation_layers=_annotations(charts))
 
 
 def _annotations(charts: list[int]) -> list[dict[str, Any]]:
@@ -197,7 +200,11 @@ def seizures(person: Person, dataset: int, own_id: int) -> list[requests.Respons
         ("POST", "api/v1/security/guest_token/", {"user": {}, "resources": [], "rls": []}),
         ("POST", "api/v1/cachekey/invalidate", {"datasource_uids": [f"{dataset}__table"]}),
         ("POST", "api/v1/database/", {"database_name": "mine", "sqlalchemy_uri": "sqlite://"}),
-        ("POST", "api/v1/chart/data", {"datasource": {"id": 1, "type": "query"}, "queries": [{"columns": ["client_id"]}]}),
+        (
+            "POST",
+            "api/v1/chart/data",
+            {"datasource": {"id": 1, "type": "query"}, "queries": [{"columns": ["client_id"]}]},
+        ),
         ("POST", "api/v1/assets/import/", {}),
     ]
     return [person.ask(method, path, json=body) for method, path, body in tries]

@@ -340,10 +340,10 @@ def test_couchbase_is_made_with_the_names_of_the_settings():
 def test_superset_is_given_every_variable_that_its_configuration_reads(service):
     configuration = (ROOT / "stack/superset/superset_config.py").read_text()
     read = {f"SELFGEN_SUPERSET_{name}" for name in re.findall(r'_(?:given|is_true)\("(\w+)"', configuration)}
-    given = set(SERVICES[service]["environment"])
-    # the address that the command line uses is not the server's own
-    assert read - given == {"SELFGEN_SUPERSET_URL"}
-    assert all(plain(SERVICES[service]["environment"][name]) == "" for name in read & given)
+    given = SERVICES[service]["environment"]
+    assert {name: plain(given[name]) for name in read} == dict.fromkeys(read, "") | {
+        "SELFGEN_SUPERSET_URL": f"http://superset:{PORTS['superset']}"
+    }
     fields = {name.removeprefix("SELFGEN_").lower() for name in read} - {"superset_secret"}
     assert fields <= set(Settings.model_fields)
 
