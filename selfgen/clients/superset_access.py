@@ -149,6 +149,7 @@ class Access:
         ids = {one["uuid"]: one["id"] for one in self.client.pages("dataset/", "table_name")}
         of_clients = {uuid for uuid, one in datasets.items() if OWNER in _columns(one)}
         owned = sorted(ids[uuid] for uuid in of_clients)
+        fresh = roles.keys() - self._roles.keys()
         done: dict[str, Outcome] = {}
         for role in roles.values():
             if role.rows:
@@ -167,7 +168,8 @@ class Access:
             seen = of_clients if role.datasets == "of clients" else set(datasets)
             wanted = {known[one] for one in self._permissions(role, roles, known)}
             wanted |= _data_access(known, {ids[uuid] for uuid in seen}, databases=role.databases == "all")
-            done[f"role {role.name}"] = self._apply_permissions(role.name, wanted)
+            changed = self._apply_permissions(role.name, wanted)
+            done[f"role {role.name}"] = "created" if role.name in fresh else "changed" if changed else "unchanged"
         wide = sorted(self.role(role.name) for role in roles.values() if role.datasets == "all")
         return done | self._apply_dashboards(assets, of_clients, wide)
 
@@ -194,14 +196,13 @@ class Access:
         found: list[dict[str, Any]] = answer.json()["result"]
         return found
 
-    def _apply_permissions(self, name: str, wanted: set[int]) -> Outcome:
-        fresh = name not in self._roles
+    def _apply_permissions(self, name: str, wanted: set[int]) -> bool:
         role = self.role(name)
         if {one["id"] for one in self._permissions_of(role)} == wanted:
-            return "created" if fresh else "unchanged"
+            return False
         body = {"permission_view_menu_ids": sorted(wanted)}
         self.client.call("POST", f"security/roles/{role}/permissions", json=body)
-        return "created" if fresh else "changed"
+        return True
 
     # ---- rules
 

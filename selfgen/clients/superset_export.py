@@ -36,9 +36,8 @@ _COMPUTED = {"chartsInScope", "tabsInScope", "datasource", "slice_id", "dashboar
 #: What Superset says of itself where a file says nothing.
 _DEFAULTS: dict[str, Any] = {
     "filter_select_enabled": True,
-    "metric_type": None,
-    "impersonate_user": False,
-    "schema_perm": None,
+    "offset": 0,
+    "configuration_method": "sqlalchemy_form",
 }
 #: Names an item of a list of such.
 _IDENTITY = {"metrics": "metric_name", "native_filter_configuration": "id"}

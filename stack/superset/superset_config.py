@@ -15,9 +15,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from flask import g
 from sqlalchemy.orm import Query
+from superset.exceptions import SupersetSecurityException
+from superset.security import SupersetSecurityManager
 
 HOME = Path(os.environ["SUPERSET_HOME"])
 
@@ -66,23 +69,43 @@ RATELIMIT_APPLICATION = None
 FEATURE_FLAGS = {"DASHBOARD_RBAC": True, "ALERT_REPORTS": bool(REDIS and _given("SMTP_HOST"))}
 
 
-def _only_oneself(model: str):
-    """Return the filter of Superset's lists of people and roles: a client's user finds itself, and nobody else."""
+def _roles() -> dict[str, int]:
+    from superset import security_manager
 
-    def narrowed(query: Query) -> Query:
-        from superset import security_manager
-
-        roles = {role.name: role.id for role in security_manager.get_user_roles()}
-        if "client" not in roles:
-            return query
-        if model == "user":
-            return query.filter(security_manager.user_model.id == g.user.id)
-        return query.filter(security_manager.role_model.id.in_(roles.values()))
-
-    return narrowed
+    return {role.name: role.id for role in security_manager.get_user_roles()}
 
 
-EXTRA_RELATED_QUERY_FILTERS = {"user": _only_oneself("user"), "role": _only_oneself("role")}
+def _only_oneself(query: Query) -> Query:
+    """Let a client's user find itself in Superset's lists of people, and nobody else."""
+    from superset import security_manager
+
+    return query.filter(security_manager.user_model.id == g.user.id) if "client" in _roles() else query
+
+
+def _only_own_roles(query: Query) -> Query:
+    """Let a client's user find its own roles in Superset's lists, and no others."""
+    from superset import security_manager
+
+    roles = _roles()
+    return query.filter(security_manager.role_model.id.in_(roles.values())) if "client" in roles else query
+
+
+EXTRA_RELATED_QUERY_FILTERS = {"user": _only_oneself, "role": _only_own_roles}
+
+
+class CUSTOM_SECURITY_MANAGER(SupersetSecurityManager):
+    """Superset's own, but that a client's charts ask datasets only.
+
+    Superset lets a chart ask what somebody else once asked in SQL Lab, of tables that one may see: with one's own rows,
+    but the other's text, which may name anybody.
+    """
+
+    def raise_for_access(self, *, query: Any = None, **subject: Any) -> None:
+        """Raise where the user may not see the subject."""
+        if query is not None and "client" in _roles():
+            raise SupersetSecurityException(self.get_table_access_error_object(set()))
+        super().raise_for_access(query=query, **subject)
+
 
 # Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers
 # are younger than the shortest refresh.

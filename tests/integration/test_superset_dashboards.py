@@ -306,12 +306,26 @@ def test_no_form_of_a_chart_gives_a_client_a_row_of_another(filled, passwords, d
     assert answered > 5
 
 
+def test_what_somebody_asked_in_sql_is_not_for_clients(filled, passwords):
+    ana, sur = (Person(filled, name, passwords[name]) for name in ("ana", "sur"))
+    sql = "SELECT client_id, name FROM panel_report WHERE client_id <> 'dashboard-2'"
+    asked = ana.ask("POST", "api/v1/sqllab/execute/", json={"database_id": 1, "sql": sql, "schema": "druid"}).json()
+    body = {
+        "datasource": {"id": asked["query_id"], "type": "query"},
+        "queries": [{"columns": ["client_id"], "metrics": []}],
+    }
+    assert ana.ask("POST", "api/v1/chart/data", json=body).ok
+    assert sur.ask("POST", "api/v1/chart/data", json=body).status_code == 403
+    assert sur.shown(*OTHERS) == []
+
+
 def test_no_page_that_a_client_may_ask_for_tells_of_another(filled, passwords, datasets):
     sur = Person(filled, "sur", passwords["sur"])
     charts, dashboards = numbers(filled, "chart", "slice_name"), numbers(filled, "dashboard", "dashboard_title")
-    pages(sur, datasets, list(charts.values()), list(dashboards.values()))
+    some = {table: datasets[table] for table in ("panel_report", "alarms", "topic_performance")}
+    pages(sur, some, list(charts.values()), list(dashboards.values()))
     assert sur.shown(*OTHERS) == []
-    assert sum(answer.ok for _, answer in sur.answers) > 40
+    assert sum(answer.ok for _, answer in sur.answers) > 30
 
 
 def test_a_client_may_not_write_nor_ask_in_sql_nor_become_more(filled, passwords, datasets):
