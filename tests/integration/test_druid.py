@@ -224,7 +224,7 @@ def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Set
     druid.coordinator(settings, "POST", "compaction/compact")
     wait_for(lambda: segments(settings, *month) == 1, timeout_s=120)
     assert energy_by_hour(settings, start, 3) == before
-    assert druid_storage.status(settings)["panel_report"]["rows"] >= 900
+    wait_for(lambda: druid_storage.status(settings)["panel_report"]["rows"] >= 900)
     smaller = write(tmp_path / "c.json.gz", reports(start, 3))
     druid.replace(settings, "panel_report", [smaller], start, start + HOUR)
     assert energy_by_hour(settings, start, 3) == before | {"00": (3, pytest.approx(0.3))}
