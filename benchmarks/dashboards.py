@@ -232,30 +232,28 @@ def analysts(settings: Settings, name: str, days: int) -> tuple[list[float], int
 
 
 def run(settings: Settings) -> list[Figure]:
-    """Take in a month in every layout and a year in the best, and ask."""
-    # both cores for queries, as the peer has them, and the second compiler, which a server that stays up is worth
-    sized = settings.model_copy(update={"historical_heap_mib": 512, "broker_heap_mib": 512, "indexer_heap_mib": 1024})
-    with own_stack(sized, "dashboards", "druid") as own:
-        folder = own.build_dir
-        database, files = make(folder, DAYS)
-        figures = list(_layouts(own, files[:1]))
-        year = take_in(own, "year", files, DAYS, COMPACTED)
-        if year.rows != PANELS * DAYS * 24:
-            raise AssertionError(f"{year.rows} rows of {PANELS * DAYS * 24}")
-        agree(own, database, "year", DAYS)
-        ours = ask(lambda sql: druid.query(own, sql), "year", DAYS, TURNS, of_druid=True)
-        theirs = ask(lambda sql: database.execute(sql).fetchall(), "year", DAYS, TURNS, of_druid=False)
-        figures.append(Figure("rows taken in", round(year.rows / year.seconds), "rows/s"))
-        for chart, took in ours.items():
-            figures.append(Figure(f"{chart}, 95 of 100 within", p95(took), "ms", p95(theirs[chart]), ("<=", CHART_MS)))
-        together, errors = analysts(own, "year", DAYS)
-        figures += [
-            Figure(f"{ANALYSTS} analysts for {ANALYSTS_S} s, 95 of 100 within", p95(together), "ms"),
-            Figure("their queries", round(len(together) / ANALYSTS_S, 1), "queries/s"),
-            Figure("their errors", errors, "", bar=("==", 0)),
-            Figure("a row in Druid", round(_bytes(own, "year") / year.rows, 1), "bytes", json_bytes(database, folder)),
-        ]
-        return figures
+    """Take in a year as compaction leaves it and a month in every layout, and ask."""
+    with own_stack(settings, "dashboards", "druid") as own:
+        database, files = make(own.build_dir, DAYS)
+        return [*_year(own, database, files), *_layouts(own, files[:1])]
+
+
+def _year(settings: Settings, database: duckdb.DuckDBPyConnection, files: list[Path]) -> Iterator[Figure]:
+    year = take_in(settings, "year", files, DAYS, COMPACTED)
+    if year.rows != PANELS * DAYS * 24:
+        raise AssertionError(f"{year.rows} rows of {PANELS * DAYS * 24}")
+    yield Figure("rows taken in", round(year.rows / year.seconds), "rows/s")
+    agree(settings, database, "year", DAYS)
+    ours = ask(lambda sql: druid.query(settings, sql), "year", DAYS, TURNS, of_druid=True)
+    theirs = ask(lambda sql: database.execute(sql).fetchall(), "year", DAYS, TURNS, of_druid=False)
+    for chart, took in ours.items():
+        yield Figure(f"{chart}, 95 of 100 within", p95(took), "ms", p95(theirs[chart]), ("<=", CHART_MS))
+    size = _bytes(settings, "year") / year.rows
+    yield Figure("a row in Druid", round(size, 1), "bytes", round(json_bytes(database, settings.build_dir), 1))
+    together, errors = analysts(settings, "year", DAYS)
+    yield Figure(f"{ANALYSTS} analysts for {ANALYSTS_S} s, 95 of 100 within", p95(together), "ms")
+    yield Figure("their queries", round(len(together) / ANALYSTS_S, 1), "queries/s")
+    yield Figure("their errors", errors, "", bar=("==", 0))
 
 
 def _layouts(settings: Settings, month: list[Path]) -> Iterator[Figure]:
