@@ -11,7 +11,6 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -73,13 +72,13 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.url = settings.superset
         self.session = requests.Session()
-        # behind a proxy that speaks HTTPS cookies are for HTTPS only, and this may come past the proxy
-        self.session.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("https", "http")))
         login = {"username": settings.superset_user, "password": password(settings), "provider": "db"}
         token = self.call("POST", "security/login", json=login).json()["access_token"]
         self.session.headers["Authorization"] = f"Bearer {token}"
         csrf = self.call("GET", "security/csrf_token/").json()["result"]
-        self.session.headers.update({"X-CSRFToken": csrf, "Referer": self.url})
+        # behind a proxy that speaks HTTPS the session's cookie is for HTTPS only, and this may come past the proxy
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.session.cookies)
+        self.session.headers.update({"X-CSRFToken": csrf, "Referer": self.url, "Cookie": cookies})
 
     def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """Return the answer to a request below `/api/v1/`.
@@ -91,10 +90,11 @@ class Client:
         """
         url = f"{self.url}/api/v1/{path}"
         try:
-            answer = self.session.request(method, url, timeout=_TIMEOUT_S, **arguments)
+            answer = self.session.request(method, url, timeout=_TIMEOUT_S, allow_redirects=False, **arguments)
         except requests.RequestException as error:
             raise SupersetError(f"no answer from Superset at {self.url}: {error}") from error
-        if not answer.ok:
+        # it sends whom it does not know to its page of log-in, which would look like success
+        if not answer.ok or answer.is_redirect:
             raise SupersetError(f"{method} {url}: {answer.status_code} {answer.text[:1000]}")
         return answer
 
