@@ -100,12 +100,11 @@ def apply(settings: Settings, folder: Path = ASSETS) -> Applied:
     before = _by_uuid(client.export())
     client.load(assets)
     after = _by_uuid(client.export())
-    roles = superset_access.read_roles()
-    access = superset_access.Access(client).apply_roles(roles, assets)
+    access = superset_access.Access(client).apply_roles(superset_access.read_roles(), assets)
     created = [after[uuid][0] for uuid in after.keys() - before.keys()]
     changed = [after[uuid][0] for uuid in after.keys() & before.keys() if after[uuid] != before[uuid]]
     return Applied(
-        assets=Counter(name.split("/")[0] for name in assets if name != "metadata.yaml") | {"roles": len(roles)},
+        assets=dict(Counter(name.split("/")[0] for name in assets if name != "metadata.yaml")),
         created=tuple(sorted([*created, *(name for name, done in access.items() if done == "created")])),
         changed=tuple(sorted([*changed, *(name for name, done in access.items() if done == "changed")])),
     )

@@ -265,9 +265,9 @@ def test_users_have_their_role_and_client_and_a_changed_one_is_changed(filled, p
 
 def test_an_analyst_sees_all_rows_and_an_installer_no_topics(filled, passwords, datasets):
     ana, ines = (Person(filled, name, passwords[name]) for name in ("ana", "ines"))
-    every = [{"client_id": client["client_id"]} for client in CLIENTS]
-    assert sorted(ana.rows(datasets["panel_report"], columns=["client_id"]), key=str) == every
-    assert sorted(ines.rows(datasets["panel_report"], columns=["client_id"]), key=str) == every
+    for person in (ana, ines):
+        seen = {row["client_id"] for row in person.rows(datasets["panel_report"], columns=["client_id"])}
+        assert seen >= {client["client_id"] for client in CLIENTS}
     assert ana.chart_data(datasets["topic_performance"], columns=["topic_id"]).ok
     assert ines.chart_data(datasets["topic_performance"], columns=["topic_id"]).status_code == 403
     assert ines.ask("POST", "api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}).status_code == 403
