@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -406,6 +408,53 @@ def test_in_the_browser_a_client_meets_only_itself(filled, passwords, own_dashbo
     assert CLIENTS[0]["name"] in seen[0]
     assert "SQL Lab" not in seen[1]
     assert not [marker for marker in OTHERS for text in seen if marker in text]
+
+
+# -- production --------------------------------------------------------------------------------------
+
+READ_CONFIGURATIONS = """
+import json, os, runpy, sys
+for variables in json.load(sys.stdin):
+    os.environ.update(variables)
+    read = runpy.run_path(sys.argv[1])
+    kept = {name: one for name, one in read.items() if name.isupper() and isinstance(one, str | int | bool | dict)}
+    print(json.dumps(kept | {"BROKER": getattr(read["CELERY_CONFIG"], "broker_url", None)}, default=str))
+"""
+REDIS, DATABASE = "redis://cache.example:6379/0", "postgresql://superset:p%40ss@db.example/superset"
+PRODUCTION = {
+    **{"SECRET": "s" * 42, "DATABASE": DATABASE, "REDIS": REDIS, "BEHIND_PROXY": "true"},
+    **{"SMTP_HOST": "mail.example", "SMTP_PORT": "2525", "SMTP_STARTTLS": "false", "SMTP_FROM": "a@example.org"},
+}
+
+
+def test_variables_switch_what_production_needs(tmp_path):
+    (tmp_path / "secret-key").write_text("one that is kept\n")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SELFGEN_", "SUPERSET_"))}
+    given = {f"SELFGEN_SUPERSET_{name}": value for name, value in PRODUCTION.items()}
+    python, file = ROOT / ".venv-superset/bin/python", ROOT / "stack/superset/superset_config.py"
+    done = subprocess.run(
+        [python, "-c", READ_CONFIGURATIONS, file], env=clean | {"SUPERSET_HOME": str(tmp_path)},
+        input=json.dumps([{}, given]), capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    local, production = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    assert local["SECRET_KEY"].endswith(" kept")
+    assert local["SQLALCHEMY_DATABASE_URI"].startswith(f"sqlite:///{tmp_path}/superset.db")
+    assert not local["ENABLE_PROXY_FIX"] | local["TALISMAN_ENABLED"] | local["SESSION_COOKIE_SECURE"]
+    assert local["DATA_CACHE_CONFIG"]["CACHE_TYPE"] == "FileSystemCache"
+    assert local["FEATURE_FLAGS"]["DASHBOARD_RBAC"] and not local["FEATURE_FLAGS"]["ALERT_REPORTS"]
+    assert local["BROKER"] is None
+
+    assert (production["SECRET_KEY"], production["SQLALCHEMY_DATABASE_URI"]) == ("s" * 42, DATABASE)
+    assert production["ENABLE_PROXY_FIX"] & production["TALISMAN_ENABLED"] & production["SESSION_COOKIE_SECURE"]
+    assert production["TALISMAN_CONFIG"]["content_security_policy"]["default-src"] == ["'self'"]
+    caches = [production[name] for name in production if name.endswith("CACHE_CONFIG")]
+    assert len({cache["CACHE_KEY_PREFIX"] for cache in caches}) == len(caches) == 4
+    assert {(cache["CACHE_TYPE"], cache["CACHE_REDIS_URL"]) for cache in caches} == {("RedisCache", REDIS)}
+    assert production["RATELIMIT_ENABLED"] & production["FEATURE_FLAGS"]["ALERT_REPORTS"]
+    assert (production["BROKER"], production["RATELIMIT_STORAGE_URI"]) == (REDIS, REDIS)
+    mail = [production[name] for name in ("SMTP_HOST", "SMTP_PORT", "SMTP_STARTTLS", "SMTP_MAIL_FROM")]
+    assert mail == ["mail.example", 2525, False, "a@example.org"]
 
 
 # -- written back ------------------------------------------------------------------------------------
