@@ -442,7 +442,8 @@ def test_variables_switch_what_production_needs(tmp_path):
     assert local["SQLALCHEMY_DATABASE_URI"].startswith(f"sqlite:///{tmp_path}/superset.db")
     assert not local["ENABLE_PROXY_FIX"] | local["TALISMAN_ENABLED"] | local["SESSION_COOKIE_SECURE"]
     assert local["DATA_CACHE_CONFIG"]["CACHE_TYPE"] == "FileSystemCache"
-    assert local["FEATURE_FLAGS"]["DASHBOARD_RBAC"] and not local["FEATURE_FLAGS"]["ALERT_REPORTS"]
+    assert local["FEATURE_FLAGS"]["DASHBOARD_RBAC"]
+    assert not local["FEATURE_FLAGS"]["ALERT_REPORTS"]
     assert local["BROKER"] is None
 
     assert (production["SECRET_KEY"], production["SQLALCHEMY_DATABASE_URI"]) == ("s" * 42, DATABASE)
