@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,8 +115,9 @@ def rewrite(path: Path, stated: Asset, exported: Asset) -> bool:
     exported : dict
         What Superset says of the same.
     """
-    yaml, before = _yaml(), path.read_text()
-    document = yaml.load(before)
+    original = path.read_text()
+    document = _yaml().load(original)
+    before = _text(document)
     kind = _kind_of(document)
     if kind == "dashboards":
         exported = _renumbered(exported, stated)
@@ -123,10 +125,29 @@ def rewrite(path: Path, stated: Asset, exported: Asset) -> bool:
         exported.pop(key, None)
     if not _lay(document, exported, free=False):
         return False
-    after = io.StringIO()
-    yaml.dump(document, after)
-    path.write_text(after.getvalue())
+    path.write_text(in_the_form_of(original, before, _text(document)))
     return True
+
+
+def in_the_form_of(original: str, before: str, after: str) -> str:
+    """Return `after`, with the lines that it shares with `before` as `original` breaks them.
+
+    `before` is what a writer that breaks no line makes of `original`. Where they are not the same but for the breaks,
+    `after` is returned as it is.
+    """
+    pieces, left = [], original.splitlines(keepends=True)
+    for line in before.splitlines():
+        wanted, piece = "".join(line.split()), ""
+        while left and (not piece or "".join(piece.split()) != wanted):
+            piece += left.pop(0)
+        pieces.append(piece)
+    if left or "".join("".join(pieces).split()) != "".join(before.split()):
+        return after
+    lines, written = after.splitlines(keepends=True), []
+    matches = SequenceMatcher(a=before.splitlines(keepends=True), b=lines, autojunk=False)
+    for change, start, end, first, last in matches.get_opcodes():
+        written += pieces[start:end] if change == "equal" else lines[first:last]
+    return "".join(written)
 
 
 def _create(folder: Path, kind: str, asset: Asset) -> str:
@@ -138,13 +159,18 @@ def _create(folder: Path, kind: str, asset: Asset) -> str:
         path = folder / name
     elsewhere = _ELSEWHERE[kind] - {"columns"}
     kept = {key: value for key, value in asset.items() if key not in elsewhere}
-    with path.open("w") as file:
-        _yaml().dump(_pruned(kept), file)
+    path.write_text(_text(_pruned(kept)))
     return name
 
 
+def _text(document: Any) -> str:
+    text = io.StringIO()
+    _yaml().dump(document, text)
+    return text.getvalue()
+
+
 def _yaml() -> YAML:
-    """Return a reader and writer that leaves a file as it was written."""
+    """Return a reader and writer that leaves a file as it was written, but for the breaks of its lines."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1_000_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from selfgen.clients.superset import ASSETS, read_assets
-from selfgen.clients.superset_export import _charts, _yaml, rewrite
+from selfgen.clients.superset_export import _charts, _text, _yaml, in_the_form_of, rewrite
 from selfgen.settings import Settings
 
 FILES = sorted(ASSETS.rglob("*.yaml"))
@@ -40,9 +39,20 @@ def as_exported(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_is_written_as_it_was_read(path):
-    written = io.StringIO()
-    _yaml().dump(_yaml().load(path.read_text()), written)
-    assert written.getvalue() == path.read_text()
+    written = _text(_yaml().load(path.read_text()))
+    assert in_the_form_of(path.read_text(), written, written) == path.read_text()
+
+
+def test_a_changed_line_leaves_the_breaks_of_the_others():
+    original = "a: {x: one, y: [1,\n    2]}\n# why\nb: two words\n  and more\nc: 3\n"
+    document = _yaml().load(original)
+    before = _text(document)
+    assert before == "a: {x: one, y: [1, 2]}\n# why\nb: two words and more\nc: 3\n"
+    document["c"] = 4
+    assert in_the_form_of(original, before, _text(document)) == original.replace("c: 3", "c: 4")
+    document["b"] = "two"
+    assert in_the_form_of(original, before, _text(document)).splitlines()[3:] == ["b: two", "c: 4"]
+    assert in_the_form_of("other: text\n", before, "c: 5\n") == "c: 5\n"
 
 
 @pytest.mark.parametrize("name", [name for name in STATED if name != "metadata.yaml"])
