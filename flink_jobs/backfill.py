@@ -8,6 +8,7 @@ done again, and gives the same rows.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -16,10 +17,42 @@ from typing import Any
 
 from flink_jobs import pending
 from flink_jobs.reports import Loading
-from flink_jobs.runner import Subject, mark_panels, moments, parts, stale
-from flink_jobs.slots import LIGHT, milliseconds
+from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, parts, settled, stale
+from flink_jobs.slots import LIGHT, hand_over_marks, milliseconds
 from selfgen import lake, recompute
 from selfgen.settings import Settings
+
+
+def run_and_unmark(
+    settings: Settings,
+    kind: str,
+    start: datetime,
+    end: datetime,
+    *,
+    again: bool = False,
+    progress: Callable[[int, int, str], object] = lambda done, steps, text: None,
+) -> dict[str, Any]:
+    """As `run`; afterwards `batch watch` need not compute these hours again.
+
+    They are no longer marked as changed, but for those that were marked meanwhile, and those at the range's edges,
+    which touch slots outside of it. Where the runner had not come further than into the range, or never ran, it goes
+    on from its end; hours before the range that nobody computed are marked.
+    """
+    from selfgen.clients import mongo
+
+    with lake.exclusive(settings.lake_dir, kind):
+        hand_over_marks(settings)
+        marks = mongo.dirty_hours(settings, kind, milliseconds(end))
+        done = run(settings, kind, SUBJECTS[kind], start, end, again=again, progress=progress)
+        # parts that an earlier run had done were computed before these marks were read
+        computed = {*recompute.hours(parts([(milliseconds(start), milliseconds(end))])[done["resumed"] :])}
+        whole = [mark for mark in marks if recompute.touched([mark.hour_ms], settings.max_gap_s) <= computed]
+        mongo.clear_dirty(settings, whole)
+        next_ms = mongo.batch_progress(settings, kind)
+        end_ms = min(milliseconds(end), settled(settings, time.time_ns() // 1_000_000))
+        if milliseconds(start) <= (milliseconds(start) if next_ms is None else next_ms) < end_ms:
+            mongo.advance_batch(settings, kind, end_ms)
+    return done
 
 
 def run(

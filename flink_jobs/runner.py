@@ -77,7 +77,7 @@ def plan(settings: Settings, kind: str, now_ms: int) -> Plan | None:
     """
     from selfgen.clients import mongo
 
-    ended_ms = (now_ms - round(settings.batch_settle_s * 1000)) // HOUR_MS * HOUR_MS
+    ended_ms = settled(settings, now_ms)
     marks = mongo.dirty_hours(settings, kind, ended_ms)
     next_ms = mongo.batch_progress(settings, kind)
     if next_ms is None:
@@ -92,6 +92,11 @@ def plan(settings: Settings, kind: str, now_ms: int) -> Plan | None:
     touched = {hour for hour in touched if hour < end_ms}
     left = slots.without_readings(settings, kind, touched)
     return Plan(marks, due, recompute.ranges(touched - left), left)
+
+
+def settled(settings: Settings, now_ms: int) -> int:
+    """Return the end of the hours that ended `batch_settle_s` ago, epoch ms."""
+    return (now_ms - round(settings.batch_settle_s * 1000)) // HOUR_MS * HOUR_MS
 
 
 def run_pass(

@@ -98,8 +98,9 @@ def write_lines(path: Path, datasource: str, frames: Iterable[pd.DataFrame]) -> 
 
     types = {"string": str, "double": float, "long": int}
     columns = DATASOURCES[datasource]
-    fields = [("timestamp", int), *((column.name, types[column.type] | None) for column in columns)]
-    row, encoder = msgspec.defstruct("Row", fields, gc=False), msgspec.json.Encoder()
+    fields = [("timestamp", int), *((column.name, types[column.type] | None, None) for column in columns)]
+    # what is not there need not be read either
+    row, encoder = msgspec.defstruct("Row", fields, gc=False, omit_defaults=True), msgspec.json.Encoder()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, written = path.with_name(f".{uuid.uuid4().hex}"), 0
     with unfinished.open("wb") as file:
