@@ -2,8 +2,8 @@
 
 Messages go through Kafka, landing, MongoDB, Flink, the lake and Druid; what Druid then has is compared with
 `panel_oracle`, which sees the messages only. They are sent each quarter of an hour (and a gap counts up to 20 min): the
-oracle goes from sample to sample. Some come after the year was computed, half a year and a month late, and
-`batch watch` mends what depends on them.
+oracle goes from sample to sample. Some come weeks late, after the year was computed, and `batch watch` mends what depends
+on them.
 """
 
 from __future__ import annotations
@@ -321,11 +321,14 @@ class System:
         write_panel.run(self.settings, start, end)
 
     def backfill(self, start: datetime, end: datetime) -> None:
-        """Compute a range as `light run` and `panels run` do."""
-        from flink_jobs import backfill
+        """Compute a range as `panels run` does; of light sensors only what panels are judged by."""
+        from flink_jobs import backfill, rich_sensor_light
+        from selfgen.clients import mongo
 
-        for kind in ("light", "panel"):
-            print(backfill.run_and_unmark(self.settings, kind, start, end, progress=_told), file=sys.stderr)
+        rich_sensor_light.run(self.settings, [(start, end)])
+        mongo.clear_dirty(self.settings, mongo.dirty_hours(self.settings, "light", round(end.timestamp() * 1000)))
+        mongo.advance_batch(self.settings, "light", round(end.timestamp() * 1000))
+        _say(str(backfill.run_and_unmark(self.settings, "panel", start, end, progress=_told)))
 
     def catch_up(self, now: datetime) -> list[dict[str, Any]]:
         """Do what is to be done, as `batch watch` does; return what was done of panels."""
@@ -440,8 +443,7 @@ def run(settings: Settings) -> list[Figure]:
     made = plant(plan)
     everything = messages(made, replaced=True)
     sent = {topic: list(values) for topic, values in everything.items()}
-    spans = [quiet_hours(plan, made, end - timedelta(days=days, hours=-11)) for days in (182, 30)]
-    late = held_back(sent, spans)
+    late = held_back(sent, [quiet_hours(plan, made, end - timedelta(days=29))])
     beside = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     with beside, own_stack(settings, "chaos_panels", *SERVERS) as own:
         computing = beside.submit(oracle, made, plan.max_gap_s)

@@ -67,7 +67,7 @@ def contest(settings: Settings, panels: int) -> tuple[tuple[Measured, Measured],
         ids = [f"panel-{number:06d}" for number in range(panels)]
         register(own, "panel", ids)
         mongo.ensure_collections(own)
-        insert(own, ids)
+        insert(own, ids, HOUR - timedelta(minutes=3), 67)
         # the first jobs of a cluster are slow: an hour without readings
         hour = f"{HOUR - timedelta(days=1):%Y-%m-%dT%H}"
         timed(own, [str(Path(sys.executable).with_name("selfgen")), "panels", "run", "--hour", hour])
@@ -86,13 +86,13 @@ def contest(settings: Settings, panels: int) -> tuple[tuple[Measured, Measured],
     ]
 
 
-def insert(settings: Settings, ids: Sequence[str]) -> None:
-    """Put readings of the hour, and some minutes beside it, into MongoDB as landing does."""
+def insert(settings: Settings, ids: Sequence[str], start: datetime, minutes: int) -> None:
+    """Put readings of so many minutes into MongoDB as landing does."""
     chance = np.random.default_rng(8)
     with mongo.connect(settings) as client:
         topic = client[settings.mongodb_database]["topic"]
-        for minute in range(-3, 64):
-            time_ms = round((HOUR + timedelta(minutes=minute)).timestamp() * 1000)
+        for minute in range(minutes):
+            time_ms = round((start + timedelta(minutes=minute)).timestamp() * 1000)
             power = np.round(chance.uniform(50, 380, len(ids)), 1).tolist()
             for first in range(0, len(ids), BULK):
                 part = range(first, min(first + BULK, len(ids)))
