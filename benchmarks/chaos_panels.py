@@ -2,8 +2,8 @@
 
 Messages go through Kafka, landing, MongoDB, Flink, the lake and Druid; what Druid then has is compared with
 `panel_oracle`, which sees the messages only. They are sent each quarter of an hour (and a gap counts up to 20 min): the
-oracle goes from sample to sample. Some come weeks late, after the year was computed, and `batch watch` mends what depends
-on them.
+oracle goes from sample to sample. Some come weeks late, after the year was computed, and `batch watch` mends what
+depends on them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The runner of the hourly jobs: hours that have ended, and hours that changed, with all that depends on them.
 
 A pass is one answer to "what is to be done now". It reads the marks first; computes the slots that they touch;
-replaces in Druid every hour that depends on those that came out otherwise than before; and only then takes the marks
-away, but for those that were renewed meanwhile, and moves the progress. A pass that was killed has taken nothing away,
+replaces in Druid these hours, and every one that depends on those that came out otherwise than before; and only then
+takes the marks away, but for those that were renewed meanwhile, and moves the progress. A pass that was killed has taken nothing away,
 and what it had changed is noted (`flink_jobs.pending`), so the next one does what is left, and gives the same rows.
 """
 
@@ -125,7 +125,8 @@ def run_pass(
             say(f"{kind}: computes {_told(todo.compute)}")
             subject.rich.run(settings, [moments(part) for part in todo.compute])
         changed = pending.noted(settings, kind)
-        write = stale(settings, kind, {*todo.due} - todo.left)
+        # also where the slots stayed as they were: whose silence is told follows from the registry
+        write = stale(settings, kind, recompute.hours(todo.compute))
         with reports.Loading(settings) as loading:
             for part in parts(write):
                 _check(stop)
