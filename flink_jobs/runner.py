@@ -2,8 +2,9 @@
 
 A pass is one answer to "what is to be done now". It reads the marks first; computes the slots that they touch;
 replaces in Druid these hours, and every one that depends on those that came out otherwise than before; and only then
-takes the marks away, but for those that were renewed meanwhile, and moves the progress. A pass that was killed has taken nothing away,
-and what it had changed is noted (`flink_jobs.pending`), so the next one does what is left, and gives the same rows.
+takes the marks away, but for those that were renewed meanwhile, and moves the progress. A pass that was killed has
+taken nothing away, and what it had changed is noted (`flink_jobs.pending`), so the next one does what is left, and
+gives the same rows.
 """
 
 from __future__ import annotations
