@@ -373,19 +373,28 @@ def data_type(column: Column):
 
 def create_splits(env: StreamTableEnvironment, ranges: Sequence[Range], hours: int = SPLIT_HOURS) -> str:
     """Create the view of splits of ranges."""
-    values = ", ".join(f"({low}, {high})" for low, high in splits(ranges, hours))
-    env.execute_sql(f"CREATE TEMPORARY VIEW split AS SELECT * FROM (VALUES {values}) AS s (start_ms, end_ms)")
+    env.execute_sql(f"CREATE TEMPORARY VIEW split AS {listed(splits(ranges, hours), 'start_ms, end_ms')}")
     return "split"
 
 
-def run_writer(env: StreamTableEnvironment, function: Any, splits: str, arguments: str) -> None:
-    """Have Flink's workers call a table function, which writes files, for each of a view's splits; wait for its end."""
+def listed(rows: Sequence[tuple[int, ...]], columns: str) -> str:
+    """Return the query that gives rows of numbers.
+
+    In two lists: of one Flink would see that no row is in it twice, and leave out the grouping that spreads them.
+    """
+    halves = [", ".join(f"({', '.join(map(str, row))})" for row in half) for half in (rows[::2], rows[1::2])]
+    return " UNION ALL ".join(f"SELECT * FROM (VALUES {half}) AS s ({columns})" for half in halves if half)
+
+
+def run_writer(env: StreamTableEnvironment, settings: Settings, function: Any, rows: str, columns: str) -> None:
+    """Have Flink's workers call a table function, which writes files, for each row of a view; wait for its end."""
     env.create_temporary_function("written", function)
     env.execute_sql("CREATE TABLE done (n BIGINT) WITH ('connector' = 'blackhole')")
-    # grouped, so that Flink spreads them over its workers: what is listed comes from one
+    # what is listed comes from one worker: it is grouped to be spread over several
+    spread = f" GROUP BY {columns}" if settings.flink_parallelism > 1 else ""
     env.execute_sql(
-        f"INSERT INTO done SELECT n FROM (SELECT {arguments} FROM {splits} GROUP BY {arguments}), "
-        f"LATERAL TABLE(written({arguments})) AS t (n)"
+        f"INSERT INTO done SELECT n FROM (SELECT {columns} FROM {rows}{spread}), "
+        f"LATERAL TABLE(written({columns})) AS t (n)"
     ).wait()
 
 
@@ -438,7 +447,7 @@ def _replace_slots(
 
     try:
         writer = slot_writer(settings, source, staging, extra, finish, expectation)
-        run_writer(env, writer, create_splits(env, ranges), "start_ms, end_ms")
+        run_writer(env, settings, writer, create_splits(env, ranges), "start_ms, end_ms")
         lake.publish(staging, settings.lake_dir, source.kind, hours, schema((*SLOT, *extra)), before=before)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

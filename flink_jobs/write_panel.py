@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +49,9 @@ COLUMNS = (
 )
 #: Reports that are made at once take, with what they compare with, some hundred MiB.
 MOST_ROWS = 200_000
+#: A data source and the hours of it, `[start, end)`.
+Work = tuple[str, datetime, datetime]
+
 #: Hours of reports that a worker makes in a row: a day's sums begin with those kept.
 SPLIT_HOURS = 24
 
@@ -125,8 +128,8 @@ def _values(column: pd.Series, kind: str) -> list[Any]:
     return [None if value is None or value != value else value for value in column.tolist()]  # noqa: PLR0124 - NaN
 
 
-def writer(settings: Settings, folder: Path):
-    """Return the table function `(datasource, start_ms, end_ms) → rows`, which writes them below a folder."""
+def writer(settings: Settings, folder: Path, todo: Sequence[Work]):
+    """Return the table function `(number of the piece of work) → rows`, which writes them below a folder."""
     from pyflink.table import DataTypes
     from pyflink.table.udf import TableFunction, udtf
 
@@ -136,8 +139,8 @@ def writer(settings: Settings, folder: Path):
 
             self.registry = Registry(settings)
 
-        def eval(self, datasource, start_ms, end_ms):
-            start, end = (datetime.fromtimestamp(edge / 1000, UTC) for edge in (start_ms, end_ms))
+        def eval(self, number):
+            datasource, start, end = todo[number]
             if datasource == REPORT:
                 frames = reports(settings.lake_dir, start, end)
             else:
@@ -147,7 +150,7 @@ def writer(settings: Settings, folder: Path):
     return udtf(WriteRows(), result_types=[DataTypes.BIGINT()])
 
 
-def work(start: datetime, end: datetime) -> list[tuple[str, datetime, datetime]]:
+def work(start: datetime, end: datetime) -> list[Work]:
     """Return what a worker does in one go: the alarms of the range, one after the other; the reports of a day."""
     edges, day = [start], day_of(start) + timedelta(hours=SPLIT_HOURS)
     while day < end:
@@ -158,19 +161,15 @@ def work(start: datetime, end: datetime) -> list[tuple[str, datetime, datetime]]
 
 def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
-    for _, low, _ in work(start, end):
+    todo = work(start, end)
+    for _, low, _ in todo:
         # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
         running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
     env = runtime.batch(settings, NAME)
     folder = staging_folder(settings, NAME)
     try:
-        values = ", ".join(
-            f"('{name}', {slots.milliseconds(low)}, {slots.milliseconds(high)})" for name, low, high in work(start, end)
-        )
-        env.execute_sql(
-            f"CREATE TEMPORARY VIEW work AS SELECT * FROM (VALUES {values}) AS s (datasource, start_ms, end_ms)"
-        )
-        slots.run_writer(env, writer(settings, folder), "work", "datasource, start_ms, end_ms")
+        env.execute_sql(f"CREATE TEMPORARY VIEW todo AS {slots.listed([(n,) for n in range(len(todo))], 'piece')}")
+        slots.run_writer(env, settings, writer(settings, folder, todo), "todo", "piece")
         keep_incidents(settings.lake_dir, folder)
         return staged(folder, start, end, DATASOURCE_NAMES)
     except BaseException:
