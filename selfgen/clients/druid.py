@@ -35,7 +35,6 @@ from tenacity import (
     stop_after_attempt,
     stop_after_delay,
     wait_exponential,
-    wait_fixed,
 )
 
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
@@ -47,7 +46,7 @@ SPECS_DIR = ROOT / "druid_specs"
 #: Worth asking again. An overlord that is about to lead redirects to itself.
 _TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)
 _PATIENCE_S = 30.0
-_POLL_S = 0.2
+_POLL_S, _LONGEST_POLL_S = 0.2, 2.0
 
 #: An input without rows: Druid takes neither an empty list of files nor empty text.
 _NO_ROWS = {
@@ -541,7 +540,8 @@ def _until(probe: Callable[[], _Value], done: Callable[[_Value], bool], deadline
     retrying = Retrying(
         retry=retry_if_result(lambda value: not done(value)),
         stop=stop_after_delay(max(deadline - time.monotonic(), 0.0)),
-        wait=wait_fixed(_POLL_S),
+        # asking costs Druid something too, and what takes long may be told a little later
+        wait=wait_exponential(multiplier=_POLL_S, exp_base=1.3, max=_LONGEST_POLL_S),
     )
     try:
         return retrying(probe)
