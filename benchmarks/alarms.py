@@ -5,9 +5,9 @@ The functions are those that the jobs call, over whole weeks: readings → slots
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -79,13 +79,13 @@ class Score(NamedTuple):
         return self.found / max(self.faults, 1)
 
 
-def drawn_faults(fleet: Fleet, start: datetime, end: datetime, parts: int = PARTS) -> list[Fault]:
+def drawn_faults(fleet: Fleet, start: datetime, end: datetime, parts: int = PARTS, seed: int = SEED) -> list[Fault]:
     """Return the year's faults: at most one an element in each part of it."""
     edges = [start + (end - start) * number / parts for number in range(parts + 1)]
     return [
         fault
         for number in range(parts)
-        for fault in random_faults(fleet, edges[number], edges[number + 1], SHARE, SEED + number, meter=True)
+        for fault in random_faults(fleet, edges[number], edges[number + 1], SHARE, seed + number, meter=True)
     ]
 
 
@@ -119,10 +119,12 @@ def readings(part: Part, source: Source, times: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"element_id": ids[element], "time": times[row] - behind_ms[row, element], **columns})
 
 
-def pieces(fleet: Fleet, source: Source, faults: list[Fault], start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+def pieces(
+    fleet: Fleet, source: Source, faults: list[Fault], start: datetime, end: datetime, seed: int = SEED
+) -> Iterator[pd.DataFrame]:
     """Yield the readings for each piece of slots, those beside them among them."""
     mine = [fault for fault in faults if fault.topic == source.kind]
-    part = Part(fleet, source.kind, INTERVAL_MS, seed=SEED, meter=source.meter is not None, faults=mine)  # type: ignore[arg-type]
+    part = Part(fleet, source.kind, INTERVAL_MS, seed=seed, meter=source.meter is not None, faults=mine)  # type: ignore[arg-type]
     behind, simulated = pd.DataFrame(), milliseconds(start)
     for _, high in spans(start, end):
         until = milliseconds(min(high + FURTHEST, end))
@@ -138,7 +140,9 @@ def spans(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
     return [(start + number * PIECE, min(start + (number + 1) * PIECE, end)) for number in range(count)]
 
 
-def panel_slots(fleet: Fleet, faults: list[Fault], start: datetime, end: datetime, max_gap_s: float) -> pd.DataFrame:
+def panel_slots(
+    fleet: Fleet, faults: list[Fault], start: datetime, end: datetime, max_gap_s: float, seed: int = SEED
+) -> pd.DataFrame:
     """Return the slots of all panels, as the lake would have them."""
     owners, of_light = history(fleet, PANEL), history(fleet, LIGHT)
     with_light = of_light["client_id"].unique()[_has_light(len(of_light))]
@@ -146,8 +150,8 @@ def panel_slots(fleet: Fleet, faults: list[Fault], start: datetime, end: datetim
     found = []
     streams = zip(
         spans(start, end),
-        pieces(fleet, LIGHT, faults, start, end),
-        pieces(fleet, PANEL, faults, start, end),
+        pieces(fleet, LIGHT, faults, start, end, seed),
+        pieces(fleet, PANEL, faults, start, end, seed),
         strict=True,
     )
     for (low, high), lights, panels in streams:
@@ -197,14 +201,24 @@ def labels(faults: list[Fault]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["panel_id", "kind", "low", "start", "end", "amount"])
 
 
-def score(told: pd.DataFrame, labelled: pd.DataFrame, code: str) -> Score:
-    """Compare incidents of one alarm with the faults that it is there for, by overlap, within an hour."""
+def score(
+    told: pd.DataFrame,
+    labelled: pd.DataFrame,
+    code: str,
+    kinds: Sequence[str],
+    besides: Sequence[str] = (),
+    element: str = "panel_id",
+) -> Score:
+    """Compare incidents of one alarm with the faults that it is there for, by overlap, within an hour.
+
+    `kinds`: the faults that it is there for; `besides`: those of which it may tell.
+    """
     mine = told[told["code"] == code].reset_index(drop=True)
-    right = labelled[labelled["kind"].isin(TELLS_OF[code])].reset_index(drop=True)
-    known = labelled[labelled["kind"].isin((*TELLS_OF[code], *MAY_TELL_OF.get(code, ())))]
+    right = labelled[labelled["kind"].isin(kinds)].reset_index(drop=True)
+    known = labelled[labelled["kind"].isin((*kinds, *besides))]
 
     def overlapping(spans: pd.DataFrame, start: str) -> pd.DataFrame:
-        pairs = mine.reset_index().merge(spans.reset_index(), on="panel_id", suffixes=("", "_label"))
+        pairs = mine.reset_index().merge(spans.reset_index(), on=element, suffixes=("", "_label"))
         low = pairs["low"] if start == "low" else pairs["start_label"]
         return pairs[(pairs["end"] + HOUR_MS >= low) & (pairs["start"] <= pairs["end_label"] + HOUR_MS)]
 
@@ -236,23 +250,31 @@ def _both(name: str, right: int, told: int, labelled: int) -> list[Figure]:
     ]
 
 
-def measured(settings: Settings, start: datetime = START, end: datetime = END, parts: int = PARTS) -> dict[str, Score]:
-    """Return the score of each alarm."""
-    fleet = make_fleet(SITES, SEED, panels=PANELS_A_SITE, winds=0)
-    faults = drawn_faults(fleet, start, end, parts)
-    told = incidents(panel_slots(fleet, faults, start, end, settings.max_gap_s))
-    return {code: score(told, labels(faults), code) for code in TELLS_OF}
+def measured(
+    settings: Settings, start: datetime = START, end: datetime = END, parts: int = PARTS, seed: int = SEED
+) -> dict[str, Score]:
+    """Return the score of each alarm: of places, weather and faults that follow from the seed."""
+    fleet = make_fleet(SITES, seed, panels=PANELS_A_SITE, winds=0)
+    faults = drawn_faults(fleet, start, end, parts, seed)
+    told = incidents(panel_slots(fleet, faults, start, end, settings.max_gap_s, seed))
+    labelled = labels(faults)
+    return {code: score(told, labelled, code, kinds, MAY_TELL_OF.get(code, ())) for code, kinds in TELLS_OF.items()}
 
 
-def run(settings: Settings) -> list[Figure]:
+def run(settings: Settings, seed: int = SEED) -> list[Figure]:
     """Return precision and recall of each alarm, and of labelled measurements."""
     figures = []
-    for code, scored in measured(settings).items():
-        bar = (">=", BARS[code]) if code in BARS else None
-        figures += [
-            Figure(f"{code}, faults", scored.faults, "faults"),
-            Figure(f"{code}, incidents of no fault", scored.false, "incidents"),
-            Figure(f"{code}, precision", round(scored.precision, 3), "", bar=bar),
-            Figure(f"{code}, recall", round(scored.recall, 3), "", bar=bar),
-        ]
+    for code, scored in measured(settings, seed=seed).items():
+        figures += scored_figures(code, scored, BARS.get(code))
     return figures + labelled_measurements()
+
+
+def scored_figures(name: str, scored: Score, least: float | None = None) -> list[Figure]:
+    """Return what is told of a score; `least` is the bar of precision and recall."""
+    bar: tuple[Literal[">="], float] | None = None if least is None else (">=", least)
+    return [
+        Figure(f"{name}, faults", scored.faults, "faults"),
+        Figure(f"{name}, incidents of no fault", scored.false, "incidents"),
+        Figure(f"{name}, precision", round(scored.precision, 3), "", bar=bar),
+        Figure(f"{name}, recall", round(scored.recall, 3), "", bar=bar),
+    ]

@@ -230,5 +230,6 @@ def _fill(lake_dir: Path, sensors: pd.DataFrame, hour: datetime, random: np.rand
     for noon in [*months, day - timedelta(hours=12)]:
         parts = dict(zip(LIGHT_SUMS, random.uniform(10, 900, (len(LIGHT_SUMS), SENSORS)), strict=True))
         hours = sensors[["element_id", "latitude", "longitude"]].assign(slot_start=slots.milliseconds(noon), **parts)
+        hours = hours.assign(generated=hours["clear_beam"], steady=0.0)
         lake.replace_hour(lake_dir, LIGHT.kind, noon, pa.Table.from_pandas(hours, preserve_index=False))
         light_history.replace(lake_dir, LIGHT.kind, [noon.replace(hour=0)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+from selfgen import horizon
 from selfgen.advice import Advice, Roof, advise
 from selfgen.light_history import History
 from selfgen.settings import Settings
@@ -32,5 +34,6 @@ def advice_of(settings: Settings, light_id: str, of: Roof) -> Advice:
     tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     [sums] = History(settings.lake_dir).before(tomorrow, last)
     latitude, longitude = float(last["latitude"].iloc[0]), float(last["longitude"].iloc[0])
-    told, surface = advise(sums, latitude, longitude, of)
+    own = last["variable_data"].iloc[0] or {}
+    told, surface = advise(sums, latitude, longitude, of, horizon.of(json.dumps(own)))
     return Advice({"light_id": light_id, "latitude": latitude, "longitude": longitude, **told}, surface)

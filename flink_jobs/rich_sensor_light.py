@@ -23,17 +23,20 @@ OF_LIGHT = (
     *(Column(name, "double", f"Light: {name.replace('_', ' ')}", "Wh/m²") for name in LIGHT_SUMS),
     Column("possible", "double", "Most that is possible", "W/m²"),
     Column("dark", "double", "Share of samples with light while the sun is down"),
+    Column("steady", "double", "The light has the shape of a clear sky's"),
 )
 
 
 def with_contributions(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
     """Add what the slots' light adds to the sums from which panels' best orientation follows, and what is possible."""
+    from selfgen import horizon
     from selfgen.orientation import contributions
     from selfgen.solar import possible
 
     span = slots["slot_start"], slots["slot_end"]
     place = tuple(slots[name].astype("float64") for name in ("latitude", "longitude"))
-    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"])
+    behind = horizon.profiles(slots["variable_data"])
+    parts = contributions(*span, slots["generated"], *place, completeness=slots["completeness"], horizons=behind)
     return slots.assign(**dict(zip(LIGHT_SUMS, parts.T, strict=True)), possible=possible(*span, *place))
 
 

@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from flink_jobs import slots
-from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, run_write
+from flink_jobs.reports import ALARM_SPLIT_HOURS, Staged, add_alarms, arguments, load
+from flink_jobs.reports import stage as stage_job
 from flink_jobs.slots import LIGHT
 from selfgen import lake
 from selfgen.calendar import DAY_MS
@@ -43,7 +44,7 @@ BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
 AT_ONCE = 500
 PLACE = ["element_id", "latitude", "longitude"]
 #: What is read of a slot for the surface of its day; a sensor that moves has one for each owner and place.
-OF_DAY = [*PLACE, "slot_start", *(column.name for column in SURFACE if column in slots.SLOT)]
+OF_DAY = [*PLACE, "slot_start", "variable_data", *(column.name for column in SURFACE if column in slots.SLOT)]
 LONGEST_DAY = timedelta(hours=25)
 
 
@@ -65,29 +66,40 @@ def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression |
 
 
 def _of_day(table: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
+    from selfgen import horizon
     from selfgen.solar import producible
 
-    sensors = table[PLACE].drop_duplicates().dropna(ignore_index=True)
-    table = table.merge(with_best(sensors, history, day), on=PLACE, how="left", validate="many_to_one")
+    sensors = table[[*PLACE, "variable_data"]].drop_duplicates(PLACE, keep="last").dropna(subset=PLACE)
+    found = with_best(sensors, history, day).drop(columns="variable_data")
+    table = table.merge(found, on=PLACE, how="left", validate="many_to_one")
     energy = producible(
         table["slot_start"],
         table["slot_end"],
         table["generated"],
         *(table[name] for name in ("latitude", "longitude", "optimal_tilt", "optimal_azimuth", "power_cap")),
         completeness=table["completeness"],
+        horizons=horizon.profiles(table["variable_data"]),
     )
     placed = table["optimal_tilt"].notna() & table["power_cap"].notna()
     return table.assign(producible_gen=np.where(placed, energy, np.nan)).rename(columns=NAMES)
 
 
 def with_best(sensors: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
-    """Add sensors' best orientation (`BEST`) from what they measured at their place before a UTC day."""
+    """Add sensors' best orientation (`BEST`) from what they measured at their place before a UTC day.
+
+    Parameters
+    ----------
+    sensors : DataFrame
+        `PLACE`, each once, and `variable_data`, JSON text, in which their horizon stands.
+    """
+    from selfgen import horizon
     from selfgen.orientation import best
 
     parts = []
     for first in range(0, len(sensors), AT_ONCE):
         some = sensors[first : first + AT_ONCE]
-        found = best(history.before(day, some), some["latitude"].to_numpy(), some["longitude"].to_numpy())
+        place = some["latitude"].to_numpy(), some["longitude"].to_numpy(), horizon.profiles(some["variable_data"])
+        found = best(history.before(day, some), *place)
         parts.append(some.assign(**dict(zip(BEST, found, strict=True))))
     return pd.concat(parts) if parts else sensors.assign(**dict.fromkeys(BEST, np.nan))
 
@@ -115,10 +127,11 @@ def surfaces(folder: Path, start: datetime, end: datetime) -> Iterator[pd.DataFr
 
 
 def _with_surface(sensors: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
+    from selfgen import horizon
     from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS, energy_surface
     from selfgen.orientation import expected_year
 
-    place = sensors["latitude"].to_numpy(), sensors["longitude"].to_numpy()
+    place = sensors["latitude"].to_numpy(), sensors["longitude"].to_numpy(), horizon.profiles(sensors["variable_data"])
     energy = energy_surface(expected_year(history.before(day, sensors), *place).light, place[0])
     tilt, azimuth = np.meshgrid(SURFACE_TILTS, SURFACE_AZIMUTHS, indexing="ij")
     best = energy.max(axis=(-2, -1), keepdims=True)
@@ -184,9 +197,15 @@ def build_pipeline(
     return job
 
 
+def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
+    """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
+    return stage_job(settings, NAME, start, end, DATASOURCE_NAMES, build_pipeline)
+
+
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:
     """Replace the reports, alarms and surfaces of the UTC hours `[start, end)`; return the rows of each data source."""
-    return run_write(settings, NAME, LIGHT, start, end, DATASOURCE_NAMES, build_pipeline)
+    with lake.exclusive(settings.lake_dir, LIGHT.kind):
+        return load(settings, stage(settings, start, end))
 
 
 def main() -> None:

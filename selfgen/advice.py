@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfgen import orientation, solar
+from selfgen.horizon import Profile
 from selfgen.orientation import AZIMUTHS, DAYS_OF_MONTH, TILTS
 
 Float64 = npt.NDArray[np.float64]
@@ -69,7 +70,7 @@ def _angles(text: str, name: str, most: float) -> tuple[float, float]:
     return low, high
 
 
-def advise(sums: Float64, latitude: float, longitude: float, of: Roof) -> Advice:
+def advise(sums: Float64, latitude: float, longitude: float, of: Roof, horizon: Profile = ()) -> Advice:
     """Return the advice for one place.
 
     Parameters
@@ -80,9 +81,12 @@ def advise(sums: Float64, latitude: float, longitude: float, of: Roof) -> Advice
         Degrees.
     of : Roof
         The planes that are possible.
+    horizon : Profile
+        What hides the sun.
     """
-    year = orientation.expected_year(sums, latitude, longitude)
-    best = orientation.best(sums, latitude, longitude)
+    place = latitude, longitude, [horizon]
+    year = orientation.expected_year(sums, *place)
+    best = orientation.best(sums, *place)
     surface = orientation.surface(year.light)
     free = orientation.on_plane(year.light, float(best.tilt), float(best.azimuth)).sum()
     tilt, azimuth = _within(of, surface, float(best.tilt), float(best.azimuth))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from selfgen import soiling
 from selfgen.columns import DATASOURCES, names
 from selfgen.registry import ID_FIELD
 from selfgen.thresholds import Thresholds
@@ -253,7 +254,12 @@ SLOT_ALARMS = (
     SlotAlarm(
         code="implausible",
         severity="major",
-        observed=lambda slots: (slots["possible"] >= slots["implausible.bright"]) & (slots["completeness"] >= _HALF),
+        observed=lambda slots: (
+            (slots["possible"] >= slots["implausible.bright"])
+            & (slots["completeness"] >= _HALF)
+            & ~(slots["stale"] > _HALF)
+            & ~slots["clock_doubt"]
+        ),
         bad=lambda slots: (slots["share"] > slots["implausible.above"]) | (slots["share"] < slots["implausible.below"]),
         good=lambda slots: slots["share"].between(2 * slots["implausible.below"], slots["implausible.clear"]),
         needed=lambda slots: slots["implausible.slots"],
@@ -265,6 +271,26 @@ SLOT_ALARMS = (
         cleared=lambda row: (
             f"{row.share * row.possible:,.0f} W/m² of at most {row.possible:,.0f} W/m²: possible again, after "
             f"{row.count} hours since {row.since}"
+        ),
+        of=("light",),
+    ),
+    SlotAlarm(
+        code="soiled_or_shaded",
+        severity="minor",
+        observed=lambda slots: slots["seen"].notna() & ~slots["clock_doubt"],
+        bad=lambda slots: slots["seen"] < slots["soiled_or_shaded.below"],
+        good=lambda slots: slots["seen"] >= slots["soiled_or_shaded.clear"],
+        needed=lambda slots: slots["soiled_or_shaded.slots"],
+        eased=lambda slots: slots["soiled_or_shaded.slots"],
+        raised=lambda row: (
+            f"The sun is hidden at this hour each day, however bright it is around it; {row.seen:.0%} of clear "
+            f"hours' light is left, since {row.since}: something shades the sensor"
+            if row.hidden
+            else f"Sees {row.seen:.0%} of what it saw under a clear sky in the months before, since {row.since}: "
+            "it is dirty, shaded, or drifts"
+        ),
+        cleared=lambda row: (
+            f"Sees {row.seen:.0%} of what it saw under a clear sky in the months before; it saw less since {row.since}"
         ),
         of=("light",),
     ),
@@ -291,7 +317,18 @@ NO_STATE = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATE_TY
 
 
 def slot_alarms(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Return the alarms of a range of slots before which nothing was wrong; see `follow_slots`."""
+    """Return the alarms of a range of slots before which nothing was wrong; see `follow_slots`.
+
+    What is `seen` of a clear sky's light, and where the sun is `hidden`, follows from the slots before
+    (`selfgen.soiling`), where they have `steady`, `dark`, `clear_beam`, `clear_sky`, Wh/m², and `level`.
+    """
+    if kind == "light" and "level" in slots:
+        ordered = _ordered(slots, kind)
+        own = _own_thresholds(ordered)
+        ordered["steady"] = ordered["steady"].where(soiling.trusted(ordered))
+        shade = soiling.shade(ordered, own["soiled_or_shaded.days"])
+        seen = soiling.recent_share(ordered, shade, own["soiled_or_shaded.hours"])
+        slots = ordered.assign(seen=seen, hidden=shade.hidden)
     return follow_slots(slots, kind, NO_STATE)[0]
 
 
@@ -305,8 +342,8 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
         (JSON text) and the columns of the enrichment; where known, also `slot_end`, `generated`,
         `estimated`, `greatest`, `power_cap`, `expected_gen`, `performance_ratio`, `meter_resets`, what
-        `selfgen.evidence` says of its samples, and of light sensors `possible`, W/m². Of a slot with two owners the
-        later row counts.
+        `selfgen.evidence` says of its samples, and of light sensors `possible`, W/m², and `seen` and `hidden`
+        (`selfgen.soiling`). Of a slot with two owners the later row counts.
     kind : {"panel", "light"}
         What the elements are.
     state : DataFrame
@@ -322,12 +359,8 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     """
     datasource = _ALARM_SOURCE[kind]
     columns = ["timestamp", *names(datasource)]
-    ordered = (
-        slots.rename(columns={ID_FIELD[kind]: "element_id"})  # type: ignore[index]
-        .sort_values(["element_id", "slot_start"], kind="stable")
-        .drop_duplicates(["element_id", "slot_start"], keep="last")
-    )
-    ordered = _with_losses(pd.concat([ordered.reset_index(drop=True), _own_thresholds(ordered)], axis=1))
+    ordered = _ordered(slots, kind)
+    ordered = _with_losses(pd.concat([ordered, _own_thresholds(ordered)], axis=1))
     ordered = ordered.assign(**{name: np.nan for name in _NOT_ALWAYS if name not in ordered})
     hours = (ordered["slot_end"] - ordered["slot_start"]) / _HOUR_MS
     covered = hours * ordered["completeness"] * ordered["possible"]
@@ -350,8 +383,19 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     )
 
 
+def _ordered(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return each slot of each element once, in order; the id as `element_id`."""
+    return (
+        slots.rename(columns={ID_FIELD[kind]: "element_id"})  # type: ignore[index]
+        .sort_values(["element_id", "slot_start"], kind="stable")
+        .drop_duplicates(["element_id", "slot_start"], keep="last", ignore_index=True)
+    )
+
+
 #: Columns that a lake of before they were has not, and slots without samples neither.
-_NOT_ALWAYS = ("slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible")
+_NOT_ALWAYS = (
+    "slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible", "seen",
+)  # fmt: skip
 
 
 def _carried(going: pd.Series[bool], elements: pd.Series[Any], state: pd.DataFrame) -> Bool:

@@ -62,6 +62,8 @@ ACCUMULATORS = ("day", "month", "quarter", "semestre", "year")
 #: What light sensors' slots add to the year's light (`selfgen.orientation`), Wh/m²: the vector of the light that comes
 #: from the sun's direction, the sky's, and both under a clear sky (of the first the height only).
 LIGHT_SUMS = ("beam_east", "beam_north", "beam_up", "sky", "clear_beam", "clear_sky")
+#: What is kept beside them of slots under a clear sky (`selfgen.soiling`), Wh/m²: measured, and by the model of it.
+CLEAR_SUMS = ("under_clear", "of_clear")
 
 DATASOURCES: dict[str, tuple[Column, ...]] = {
     "panel_report": (

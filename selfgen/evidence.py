@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pvlib
 
-from selfgen.solar import night
+from selfgen.solar import night, sun
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -25,11 +26,19 @@ Int64 = npt.NDArray[np.int64]
 #: Least time, and least number of samples, without a change that make a value stale.
 STALE_SPAN_S = 1200.0
 STALE_SAMPLES = 4
+#: Share of a slot's samples from which on its value does not move.
+STALE = 0.5
 #: Values that agree to so many decimals are the same.
 STALE_DECIMALS = 3
 
 #: Values that are this share of the slot's greatest below it, or less, are at its top: an instrument scatters by 0.3 %.
 FLAT = 0.0075
+
+#: Parts of a slot that are compared with a clear sky's, of which so many need samples; and the lowest sun, sine of its
+#: height, in which they are.
+PARTS, MEASURED_PARTS, LEAST_HEIGHT = 12, 9, 0.2
+#: Slots that are compared at once.
+_AT_ONCE = 10_000
 
 #: Share of the rating above which a panel produces.
 PRODUCES = 0.005
@@ -135,6 +144,60 @@ def flat_share(samples: SlotSamples) -> Float64:
     np.maximum.at(greatest, samples.slot, samples.value)
     top = greatest[samples.slot]
     return samples.share((samples.value >= (1 - FLAT) * top) & (top > 0))
+
+
+def steady(samples: SlotSamples, slots: pd.DataFrame) -> Float64:
+    """Tell which slots' light has the shape of a clear sky's, whatever its level: nothing passed before the sun.
+
+    Reno and Hansen's tests (2016) with the limits of Jordan and Hansen (2023) for 5 min, `pvlib.clearsky`, of twelve
+    parts of the slot against Haurwitz' clear sky scaled to it. What dirt, shade or an even cloud leave over is steady
+    too.
+
+    Parameters
+    ----------
+    slots : DataFrame
+        What the samples were put in, and `latitude`, `longitude` (degrees).
+
+    Returns
+    -------
+    ndarray
+        1 and 0 for each row; NaN where the sun is low, a quarter of the parts has no samples, or the place is unknown.
+    """
+    once = slots.iloc[samples.row]
+    start, length = once["slot_start"].to_numpy(np.float64), samples.length
+    moments = np.stack([start, start + length / 2, start + length])
+    height = np.cos(np.radians(sun(once["latitude"], once["longitude"], moments).zenith))
+    part = ((samples.time - start[samples.slot]) * PARTS // length[samples.slot]).astype(np.int64)
+    cell = samples.slot * PARTS + part
+    shape = len(length), PARTS
+    count = np.bincount(cell, minlength=len(length) * PARTS).reshape(shape)
+    total = np.bincount(cell, samples.value, minlength=len(length) * PARTS).reshape(shape)
+    told = (height.min(axis=0, initial=np.inf) >= LEAST_HEIGHT) & ((count > 0).sum(axis=1) >= MEASURED_PARTS)
+    found = np.full(len(length), np.nan)
+    rows = np.flatnonzero(told)
+    for some in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
+        mean = np.divide(total[some], count[some], out=np.full((len(some), PARTS), np.nan), where=count[some] > 0)
+        found[some] = _steady(mean, height[:, some])
+    return found[samples.slot_of_row]
+
+
+def _steady(light: Float64, height: Float64) -> Bool:
+    """Tell which slots' parts, (slots, parts), are as under a clear sky; `height`: the sun's sine, at three times."""
+    if not len(light):
+        return np.zeros(0, np.bool_)
+    light = pd.DataFrame(light).interpolate(axis=1, limit_direction="both").to_numpy()
+    at = (np.arange(PARTS) + 0.5) / PARTS * 2 - 1
+    first, middle, last = height[:, :, np.newaxis]
+    sine = middle + (last - first) / 2 * at + ((first + last) / 2 - middle) * at**2
+    clear = 1098 * sine * np.exp(-0.057 / sine)
+    # pvlib scales the whole series once more, by exactly 1 where each slot is scaled by least squares
+    clear *= ((light * clear).sum(axis=1) / (clear**2).sum(axis=1))[:, np.newaxis]
+    apart = np.full((len(light), 1), np.nan)
+    series = [np.hstack([of, apart]).ravel() for of in (light, clear)]
+    times = pd.date_range("2000-01-01", periods=len(series[0]), freq="5min")
+    found = pvlib.clearsky.detect_clearsky(*series, times, infer_limits=True)
+    shaped = np.asarray(found, np.bool_).reshape(-1, PARTS + 1)[:, PARTS // 2]
+    return np.asarray(shaped & (light.min(axis=1) > 0), np.bool_)
 
 
 def dark_share(samples: SlotSamples, slots: pd.DataFrame, least: npt.ArrayLike) -> Float64:

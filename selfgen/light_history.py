@@ -3,15 +3,15 @@
     LAKE/light_history/date=YYYY-MM-DD/hour=00/data.parquet
 
 A day's file has, of each sensor and place, the contributions (`selfgen.orientation`) of the hours since its UTC month
-began, by hour of the UTC day. What was measured before a day is thus in few files, however long ago it began: the last
-one of each of the months before, and that of the day before. A day that is computed again makes anew the files from it
-to the end of its month.
+began, by hour of the UTC day, and what was seen of clear skies (`selfgen.soiling`). What was measured before a day is
+thus in few files, however long ago it began: the last one of each of the months before, and that of the day before. A
+day that is computed again makes anew the files from it to the end of its month.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ import pandas as pd
 import pyarrow as pa
 from dateutil.relativedelta import relativedelta
 
-from selfgen import lake
-from selfgen.columns import LIGHT_SUMS
+from selfgen import lake, soiling
+from selfgen.columns import CLEAR_SUMS, LIGHT_SUMS
 from selfgen.recompute import LIGHT_MONTHS
 
 Float64 = npt.NDArray[np.float64]
@@ -32,13 +32,14 @@ NAME = "light_history"
 MONTHS, HOURS = 12, 24
 _DAY = timedelta(days=1)
 _KEY = ["element_id", "latitude", "longitude"]
-_SHAPE = (HOURS, len(LIGHT_SUMS))
+SUMS = (*LIGHT_SUMS, *CLEAR_SUMS)
+_SHAPE = (HOURS, len(SUMS))
 _SCHEMA = pa.schema(
     [
         ("element_id", pa.string()),
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
-        ("sums", pa.list_(pa.float64(), HOURS * len(LIGHT_SUMS))),
+        ("sums", pa.list_(pa.float64(), HOURS * len(SUMS))),
     ]
 )
 
@@ -58,7 +59,8 @@ def replace(folder: Path, kind: str, days: Iterable[datetime]) -> None:
     folder : pathlib.Path
         Folder of the lake.
     kind : str
-        The data set of the hours: `element_id`, `latitude`, `longitude`, `slot_start` (epoch ms), and `LIGHT_SUMS`.
+        The data set of the hours: `element_id`, `latitude`, `longitude`, `slot_start` (epoch ms), `LIGHT_SUMS`, and
+        `generated` and `steady`.
     """
     first: dict[datetime, datetime] = {}
     for day in sorted(days, reverse=True):
@@ -70,7 +72,7 @@ def replace(folder: Path, kind: str, days: Iterable[datetime]) -> None:
 def _replace_month(folder: Path, kind: str, month: datetime, day: datetime) -> None:
     sums = _until(folder, month, day)
     while day < month + relativedelta(months=1):
-        table = lake.read(folder, kind, day, day + _DAY, [*_KEY, "slot_start", *LIGHT_SUMS])
+        table = lake.read(folder, kind, day, day + _DAY, [*_KEY, "slot_start", *LIGHT_SUMS, "generated", "steady"])
         if table.num_columns:  # else it was not computed
             sums = _added([sums, _of_day(table.to_pandas())])
             columns = [sums.key.get_level_values(name) for name in _KEY]
@@ -82,12 +84,15 @@ def _replace_month(folder: Path, kind: str, month: datetime, day: datetime) -> N
 
 
 def _of_day(slots: pd.DataFrame) -> _Sums:
-    lit = slots[slots["clear_beam"] + slots["clear_sky"] > 0]
+    lit = slots[slots["clear_beam"] + slots["clear_sky"] > 0].sort_values(["element_id", "slot_start"], kind="stable")
+    clear = soiling.clear(lit)
+    of_clear = np.where(clear, lit["clear_beam"] + lit["clear_sky"], 0.0)
+    lit = lit.assign(under_clear=np.where(clear, lit["generated"], 0.0), of_clear=of_clear)
     every = pd.MultiIndex.from_frame(lit[_KEY])
     key = every.unique()
     values = np.zeros((len(key), *_SHAPE))
     hour = lit["slot_start"].to_numpy(np.int64) // 3_600_000 % HOURS
-    np.add.at(values, (key.get_indexer(every), hour), lit[list(LIGHT_SUMS)].to_numpy(np.float64))
+    np.add.at(values, (key.get_indexer(every), hour), lit[list(SUMS)].to_numpy(np.float64))
     return _Sums(key, values)
 
 
@@ -125,6 +130,11 @@ class History:
         ----------
         sensors : DataFrame
             `element_id`, `latitude`, `longitude`, each once.
+
+        Returns
+        -------
+        ndarray
+            The columns are `LIGHT_SUMS` and `CLEAR_SUMS`.
         """
         month = day.replace(day=1)
         if self._month != month:
@@ -135,6 +145,43 @@ class History:
             row = part.key.get_indexer(key)
             there[row >= 0] += part.values[row[row >= 0]]
         return result
+
+
+def clear_levels(folder: Path, slots: pd.DataFrame) -> Float64:
+    """Return for each slot the share of a clear sky's light that its sensor saw in the months before, at its place.
+
+    Parameters
+    ----------
+    slots : DataFrame
+        `element_id`, `latitude`, `longitude`, `slot_start` (epoch ms).
+
+    Returns
+    -------
+    ndarray
+        As `selfgen.soiling.level` has it, which follows from the sensor, its place and the month alone.
+    """
+    key = pd.MultiIndex.from_frame(slots[_KEY])
+    months = pd.DatetimeIndex(slots["slot_start"].to_numpy().astype("datetime64[ms]")).to_period("M")
+    known: dict[datetime, tuple[pd.MultiIndex, Float64]] = {}
+
+    def seen(start: datetime) -> tuple[pd.MultiIndex, Float64]:
+        if start not in known:
+            part = _until(folder, start, start + relativedelta(months=1))
+            known[start] = part.key, part.values[:, :, -len(CLEAR_SUMS) :].sum(axis=1)
+        return known[start]
+
+    result = np.full(len(slots), np.nan)
+    for month in months.unique():
+        first, here = month.to_timestamp().tz_localize(UTC).to_pydatetime(), np.flatnonzero(months == month)
+        row, place = pd.factorize(key[here])
+        sums = np.zeros((len(place), MONTHS, len(CLEAR_SUMS)))
+        for back in range(1, LIGHT_MONTHS + 1):
+            start = first - relativedelta(months=back)
+            of, values = seen(start)
+            at = of.get_indexer(place)
+            sums[at >= 0, start.month - 1] += values[at[at >= 0]]
+        result[here] = soiling.level(sums, np.full(len(place), month.month))[row]
+    return result
 
 
 def _past(folder: Path, month: datetime) -> _Sums:

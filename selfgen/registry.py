@@ -27,6 +27,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from selfgen import horizon
+
 Kind = Literal["panel", "light", "wind"]
 KINDS: tuple[Kind, ...] = ("panel", "light", "wind")
 
@@ -458,6 +460,11 @@ def _variable_data_problem(value: object) -> Problem | None:
         return _unexpected("variable_data", value)
     if size > MAX_VARIABLE_DATA_BYTES:
         return Problem("variable_data", f"variable_data has {size} bytes: give {_EXPECTED['variable_data']}.")
+    if horizon.NAME in value:
+        try:
+            horizon.checked(value[horizon.NAME])
+        except ValueError as error:
+            return Problem("variable_data", f"{error}.")
     return None
 
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import pvlib
 
+from selfgen.horizon import Profiles, in_sight
+
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -164,6 +166,7 @@ def plane_irradiance(
     longitude: npt.ArrayLike,
     tilt: npt.ArrayLike,
     azimuth: npt.ArrayLike,
+    horizons: Profiles = (),
 ) -> Float64:
     """Return the mean irradiance on a plane from the mean global horizontal irradiance, slot by slot.
 
@@ -179,6 +182,8 @@ def plane_irradiance(
         Mean over the slot, W/m²; below zero and NaN count as zero.
     latitude, longitude, tilt, azimuth : array_like
         Degrees; scalars or one for each slot.
+    horizons : sequence of Profile
+        What hides the sun from the sensor and the plane, one for each slot, or none.
 
     Returns
     -------
@@ -206,6 +211,7 @@ def plane_irradiance(
     day = pd.DatetimeIndex(times.ravel().astype("datetime64[ms]")).dayofyear.to_numpy().reshape(times.shape)
     beam = np.nan_to_num(pvlib.irradiance.disc(horizontal, zenith, day, max_zenith=LOWEST_SUN)["dni"])
     beam = np.minimum(beam, np.divide(horizontal, height, out=np.zeros_like(height), where=height > 0))
+    beam = beam * in_sight(zenith, sun_azimuth, horizons)
     plane = pvlib.irradiance.get_total_irradiance(
         place[2],
         place[3],
@@ -234,6 +240,7 @@ def producible(
     *,
     completeness: npt.ArrayLike = 1.0,
     temperature: npt.ArrayLike | None = None,
+    horizons: Profiles = (),
 ) -> Float64:
     """Return the AC energy a panel would have made of the measured global horizontal irradiation, slot by slot.
 
@@ -249,6 +256,8 @@ def producible(
         Covered share of the slot: the irradiation is taken to be that of this share, and so is the energy.
     temperature : array_like, optional
         Of the air, °C; where there is none, or NaN, what is usual at the latitude.
+    horizons : sequence of Profile
+        As for `plane_irradiance`.
 
     Returns
     -------
@@ -259,7 +268,7 @@ def producible(
     covered = hours * np.asarray(completeness, np.float64)
     energy = np.asarray(irradiation, np.float64)
     ghi = np.divide(energy, covered, out=np.zeros(np.broadcast(energy, covered).shape), where=covered > 0)
-    plane = plane_irradiance(slot_starts_ms, slot_ends_ms, ghi, latitude, longitude, tilt, azimuth)
+    plane = plane_irradiance(slot_starts_ms, slot_ends_ms, ghi, latitude, longitude, tilt, azimuth, horizons)
     usual = usual_temperature(latitude)
     measured = np.asarray(np.nan if temperature is None else temperature, np.float64)
     air = np.where(np.isnan(measured), usual, measured)

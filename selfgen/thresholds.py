@@ -226,6 +226,26 @@ class ImplausibleLight(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"share of the possible to clear ({self.clear}) is over the one to raise ({self.above})")
 
 
+class SoiledOrShaded(Struct, frozen=True, forbid_unknown_fields=True):
+    """Less of a clear sky's light than before: the share of the last `hours` clear slots under `below`, `slots` times.
+
+    Clear slots are as `selfgen.soiling` has them; those count that are no longer ago than 15 days, at least six. Slots
+    at an hour that was dark on the last `days` days that were bright around it, and bright on none, count too. Cleared
+    by as many slots in a row with a share of at least `clear`.
+    """
+
+    below: Share = 0.92
+    clear: Share = 0.95
+    slots: Count = 3
+    hours: Annotated[int, Meta(ge=6, le=100)] = 18
+    days: Annotated[int, Meta(ge=3, le=14)] = 8
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold to clear that is harder than the one to raise."""
+        if self.clear < self.below:
+            raise ValueError(f"share to clear ({self.clear}) is under the one to raise ({self.below})")
+
+
 # -- an element's own --------------------------------------------------------------------------------
 
 
@@ -270,6 +290,7 @@ class Thresholds(_OfElement, frozen=True, forbid_unknown_fields=True):
     clipping: Clipping = Clipping()
     clock_shift: ClockShift = ClockShift()
     implausible: ImplausibleLight = ImplausibleLight()
+    soiled_or_shaded: SoiledOrShaded = SoiledOrShaded()
 
 
 class WindThresholds(_OfElement, frozen=True, forbid_unknown_fields=True):

@@ -164,8 +164,10 @@ def client_show(client_id: ClientId, as_json: AsJson = False) -> None:
 @client.command("list")
 def client_list(as_json: AsJson = False) -> None:
     """List the clients."""
+    from couchbase_admin.clients import all_clients
+
     with registry() as store:
-        found = _documents(store, "client", client_key, Client)
+        found = [as_builtin(one) for one in all_clients(store)]
     columns = ["client_id", "name", "apell_1", "postal_code", "time_zone", "end_date"]
     _list(columns, found, as_json=as_json)
 
@@ -259,6 +261,43 @@ def element_edit(
         changed = edit_element(store, named, element_id, changes)
         stored = store.element(named, element_id)
         said(changed, f"{kind} {element_id} is so", stored, dry_run=dry_run, as_json=as_json)
+
+
+@element.command("horizon")
+def element_horizon(
+    kind: KindName,
+    element_id: ElementId,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[AZIMUTH:ELEVATION]…", help="Degrees clockwise from north, and above the level; none: free"
+        ),
+    ] = None,
+    operator: Operator = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enter what hides the sun from an element: `selfgen element horizon light L-17 90:10 150:25 180:0`.
+
+    Between the pairs the horizon goes straight. Hours that were computed before stay as they are until they are
+    computed again (`selfgen light run`).
+    """
+    from couchbase_admin.elements import edit_element, known_element
+    from selfgen import horizon
+
+    with registry(operator, dry_run=dry_run, as_json=as_json) as store:
+        named = kind_named(kind)
+        try:
+            profile = horizon.typed(pairs or [])
+        except ValueError as error:
+            raise Refused(f"{error}.") from error
+        data = dict(known_element(store, named, element_id).value.variable_data)
+        data.pop(horizon.NAME, None)
+        if profile:
+            data[horizon.NAME] = [list(pair) for pair in profile]
+        changed = edit_element(store, named, element_id, {"variable_data": data})
+        told = "has the whole sky" if not profile else f"has a horizon of {len(profile)} pairs"
+        said(changed, f"{kind} {element_id} {told}", store.element(named, element_id), dry_run=dry_run, as_json=as_json)
 
 
 @element.command("retire")

@@ -7,23 +7,28 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from couchbase_admin.add_new_element import add_element
 from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.recompute import marker
+from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
-from flink_jobs import runner
+from flink_jobs import reports, runner
 from flink_jobs.explanation import explain_hour
-from flink_jobs.slots import LIGHT
+from flink_jobs.reports import alarms
+from flink_jobs.rich_sensor_light import OF_LIGHT
+from flink_jobs.slots import ARROW_TYPES, LIGHT, SLOT, milliseconds
 from flink_jobs.write_sensor_light import surfaces
 from kafka_consumers.landing import Landing
-from selfgen import orientation
+from selfgen import lake, light_history, orientation
 from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS
 from selfgen.clients import druid, kafka, mongo
 from selfgen.columns import DATASOURCES
@@ -174,6 +179,41 @@ def test_an_installer_is_advised_by_what_was_measured(sensor: Roof, tmp_path: Pa
     refused = advise("nobody")
     assert refused.returncode == 1
     assert "nobody has or had a light sensor nobody" in refused.stderr
+
+
+def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second sensor, whose clear days of two months are in the lake; in the last two weeks it lost 15 %."""
+    settings, last = sensor.settings, sensor.start - timedelta(days=4)
+    store = RegistryStore.open(settings, "ana", mark_dirty=marker(settings))
+    add_element(store, LightSensor(light_id="roof-d", power_cap=3000.0))
+    add_install(store, "light", "roof-d", "roof-c", last - timedelta(days=80))
+    schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in (*SLOT, *OF_LIGHT)])
+    days = [last - timedelta(days=back) for back in range(75)]
+    dirty = last - timedelta(days=14)
+    for day in days:
+        for hour in (day + hours * HOUR for hours in range(8, 17)):
+            slot = {
+                "element_id": "roof-d",
+                "slot_start": milliseconds(hour),
+                "slot_end": milliseconds(hour + HOUR),
+                "generated": 500.0 * (0.85 if day > dirty else 1.0),
+                **{"clear_beam": 400.0, "clear_sky": 130.0, "beam_up": 1.0, "steady": 1.0, "possible": 1000.0},
+                **{"completeness": 1.0, "samples": 60, "stale": 0.0, "daylight": 1, "client_id": "roof-c"},
+                **{"latitude": LATITUDE, "longitude": LONGITUDE, "time_zone": "Europe/Madrid"},
+            }
+            lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, pa.Table.from_pylist([slot], schema))
+    light_history.replace(settings.lake_dir, LIGHT.kind, days)
+    with closing(Registry(settings)) as registry:
+        span = milliseconds(dirty), milliseconds(last + 24 * HOUR)
+        rows = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
+        monkeypatch.setattr(reports, "ALARMS_AT_ONCE", 1)
+        one_by_one = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
+    order = ["light_id", "timestamp", "code"]
+    both = (of.sort_values(order, ignore_index=True) for of in (rows, one_by_one))
+    pd.testing.assert_frame_equal(*both)
+    [told] = rows[rows["code"] == "soiled_or_shaded"].to_dict("records")
+    assert (told["light_id"], told["client_id"], told["state"]) == ("roof-d", "roof-c", "raised")
+    assert told["timestamp"] < milliseconds(dirty + timedelta(days=4))
 
 
 def test_a_figure_is_explained_from_the_readings_to_druid(sensor: Roof) -> None:

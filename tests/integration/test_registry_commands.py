@@ -147,6 +147,27 @@ def test_edits_set_and_take_away(one):
     assert moved["document"]["time_zone"] == "America/Lima"  # the place's, again
 
 
+def test_a_horizon_is_entered_changed_and_taken_away_and_keeps_the_rest(one):
+    own = '{"alarms": {"no_data": {"slots": 4}}}'
+    run("element", "add", "light", f"L{one}", "--power-cap", "3000", "--variable-data", own)
+
+    def horizon(*pairs: str, code: int = 0) -> Result:
+        return run("element", "horizon", "light", f"L{one}", *pairs, code=code)
+
+    assert f"light L{one} has a horizon of 3 pairs" in horizon("180:0", "90:12.5", "150:25").stdout
+    stored = answer("element", "show", "light", f"L{one}")["variable_data"]
+    assert stored == {"alarms": {"no_data": {"slots": 4}}, "horizon": [[90, 12.5], [150, 25], [180, 0]]}
+    refused = horizon("90:12", "360:5", code=1)
+    assert "a horizon's azimuth is 0 to below 360 degrees clockwise from north, not 360" in refused.stderr
+    assert "write degrees, such as 180:12.5" in horizon("south", code=1).stderr
+    wrong = run("element", "edit", "light", f"L{one}", 'variable_data={"horizon": "90:5"}', code=1)
+    assert "a horizon is a list of [azimuth, elevation] pairs" in wrong.stderr
+    assert answer("element", "show", "light", f"L{one}")["variable_data"] == stored
+    assert "has the whole sky" in horizon().stdout
+    assert answer("element", "show", "light", f"L{one}")["variable_data"] == {"alarms": {"no_data": {"slots": 4}}}
+    assert "is not registered" in run("element", "horizon", "light", f"X{one}", "90:5", code=1).stderr
+
+
 def test_a_dry_run_shows_and_writes_nothing(one):
     shown = answer("client", "add", f"C{one}", "--name", "x", *PLACE, "--dry-run")
     assert shown["dry_run"] is True

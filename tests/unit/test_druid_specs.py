@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from selfgen.clients import druid_storage
 from selfgen.clients.druid import (
     SPECS_DIR,
     _literal,
@@ -14,7 +15,7 @@ from selfgen.clients.druid import (
     replace_spec,
     supervisor_spec,
 )
-from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED, names
 from selfgen.derived import DERIVED, PROVINCES, derived, stored
 from selfgen.settings import Settings
 
@@ -94,6 +95,37 @@ def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
 def test_replace_takes_full_hours_only(start: datetime, end: datetime) -> None:
     with pytest.raises(ValueError, match="full UTC hours"):
         replace_spec("panel_report", [], start, end, "t1")
+
+
+@pytest.mark.parametrize("kind", druid_storage.KINDS)
+def test_every_data_source_says_how_it_is_kept(kind: druid_storage.Kind) -> None:
+    assert {path.stem for path in (SPECS_DIR / kind).glob("*.json")} == set(DATASOURCES)
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_compaction_keeps_every_row_and_divides_by_columns(datasource: str) -> None:
+    stated = druid_storage.read("compaction", datasource)
+    assert stated["dataSource"] == datasource
+    assert stated["granularitySpec"]["segmentGranularity"] in {"DAY", "MONTH", "YEAR"}
+    assert stated["granularitySpec"]["rollup"] is False
+    assert stated["granularitySpec"]["queryGranularity"] == {"type": "none"}
+    partitions = stated["tuningConfig"]["partitionsSpec"]
+    texts = {column.name for column in DATASOURCES[datasource] if column.type == "string"}
+    assert set(partitions.get("partitionDimensions", [])) <= texts <= set(names(datasource))
+    # after the batch tasks, whose priority is 50
+    assert stated["taskPriority"] < 50
+
+
+def test_wind_is_compacted_when_it_is_thinned_out_no_more() -> None:
+    days = int(druid_storage.read("compaction", "wind_report")["skipOffsetFromLatest"].strip("PD"))
+    assert days > Settings(_env_file=None).wind_minutes_days
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_only_the_topics_performance_is_ever_dropped(datasource: str) -> None:
+    *rules, last = druid_storage.read("retention", datasource)
+    assert {rule["type"] for rule in rules} == {"loadByPeriod"}
+    assert last["type"] == ("dropForever" if datasource == "topic_performance" else "loadForever")
 
 
 def test_differences_name_what_is_stated_and_not_so() -> None:

@@ -24,7 +24,7 @@ SENSORS = pd.DataFrame(
 SCHEMA = pa.schema(
     [
         ("element_id", pa.string()),
-        *((name, pa.float64()) for name in ("latitude", "longitude", *LIGHT_SUMS)),
+        *((name, pa.float64()) for name in ("latitude", "longitude", *LIGHT_SUMS, "generated", "steady")),
         ("slot_start", pa.int64()),
     ]
 )
@@ -35,6 +35,7 @@ def write(folder: Path, hour: datetime, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     slots = SENSORS[random.random(len(SENSORS)) < 0.8].assign(slot_start=round(hour.timestamp() * 1000))
     slots[list(LIGHT_SUMS)] = random.uniform(0, 900, (len(slots), len(LIGHT_SUMS)))
+    slots = slots.assign(generated=0.95 * (slots["clear_beam"] + slots["clear_sky"]), steady=1.0)
     lake.replace_hour(folder, "light", hour, pa.Table.from_pandas(slots, SCHEMA, preserve_index=False))
     return slots
 
@@ -65,7 +66,8 @@ def test_sums_of_hours_in_any_order_and_computed_again_are_those_of_the_whole(
     for day in range(0, 7, 2):
         moment = FIRST + timedelta(days=day)
         found = history.before(moment, SENSORS)
-        np.testing.assert_allclose(found, expected(list(slots.values()), moment), rtol=1e-12)
+        assert not found[..., len(LIGHT_SUMS) :].any()  # no three hours in a row
+        np.testing.assert_allclose(found[..., : len(LIGHT_SUMS)], expected(list(slots.values()), moment), rtol=1e-12)
 
 
 def test_what_was_measured_long_ago_and_in_other_years(tmp_path: Path) -> None:
@@ -76,8 +78,38 @@ def test_what_was_measured_long_ago_and_in_other_years(tmp_path: Path) -> None:
     ]
     slots = [write(tmp_path, hour, number) for number, hour in enumerate(days)]
     light_history.replace(tmp_path, "light", [day.replace(hour=0) for day in days])
-    before = light_history.History(tmp_path).before
+    history = light_history.History(tmp_path)
+
+    def before(day: datetime, sensors: pd.DataFrame) -> np.ndarray:
+        return history.before(day, sensors)[..., : len(LIGHT_SUMS)]
+
     january = datetime(2026, 1, 20, tzinfo=UTC)
     np.testing.assert_allclose(before(january, SENSORS), expected(slots[1:], january))
     np.testing.assert_allclose(before(january - timedelta(days=30), SENSORS), expected(slots, january))
     assert not before(datetime(2028, 6, 1, tzinfo=UTC), SENSORS).any()
+
+
+def test_the_level_of_clear_skies_is_of_the_months_before_by_sensor_and_place(tmp_path: Path) -> None:
+    """A sensor sees 0.9 of the model in January, and 0.7 in February of the day on which it moved."""
+    share = {datetime(2026, 1, 10, tzinfo=UTC): 0.9, datetime(2026, 2, 10, tzinfo=UTC): 0.7}
+    sensors = SENSORS[SENSORS["element_id"] == "l2"]
+    for day, seen in share.items():
+        for hour in range(6, 18):
+            place = sensors[:1] if day.month == 1 or hour < 12 else sensors[1:]
+            slots = place.assign(slot_start=round((day + hour * HOUR).timestamp() * 1000), steady=1.0)
+            slots = slots.assign(**dict.fromkeys(LIGHT_SUMS, 400.0), generated=seen * 800.0)
+            table = pa.Table.from_pandas(slots, SCHEMA, preserve_index=False)
+            lake.replace_hour(tmp_path, "light", day + hour * HOUR, table)
+    light_history.replace(tmp_path, "light", share)
+    asked = [(sensors[:1], 1), (sensors[:1], 2), (sensors[:1], 3), (sensors[:1], 8), (sensors[1:], 3)]
+    slots = pd.concat(
+        [
+            of.assign(slot_start=round(datetime(2026, month, 20, 12, tzinfo=UTC).timestamp() * 1000))
+            for of, month in asked
+        ]
+    )
+    near, next_to = (1 + np.cos(np.pi / 6)) / 2, (1 + np.cos(np.pi / 3)) / 2
+    march = (0.9 * 12 * next_to + 0.7 * 6 * near) / (12 * next_to + 6 * near)
+    # of nothing, of January, of both, of the other half of the year, of the four hours at the new place
+    found = light_history.clear_levels(tmp_path, slots)
+    np.testing.assert_allclose(found, [np.nan, 0.9, march, np.nan, np.nan])

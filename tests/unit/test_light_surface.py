@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from flink_jobs.slots import LIGHT, with_calendar
-from flink_jobs.write_sensor_light import OF_DAY, surfaces
+from flink_jobs.write_sensor_light import OF_DAY, surfaces, with_best
 from selfgen import lake, light_history, orientation
 from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS, Roof, advise, energy_surface
 from selfgen.columns import ENRICHMENT, LIGHT_SUMS, names
@@ -48,7 +48,7 @@ def slots_of(light_id: str, client_id: str, place: dict[str, object], hours: lis
     period = dict.fromkeys(column.name for column in ENRICHMENT) | {"client_id": client_id, "name": "Ana"} | place
     starts = [round(hour.timestamp() * 1000) for hour in hours]
     slots = with_calendar(pd.DataFrame({"element_id": light_id, "slot_start": starts, **period}))
-    return slots.assign(**dict.fromkeys(LIGHT_SUMS, 100.0))
+    return slots.assign(**dict.fromkeys(LIGHT_SUMS, 100.0), generated=200.0, steady=0.0, variable_data=None)
 
 
 def between(first: datetime, last: datetime) -> list[datetime]:
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     )
     made = tmp_path_factory.mktemp("lake")
-    schema = pa.Schema.from_pandas(slots[[*OF_DAY, *LIGHT_SUMS]], preserve_index=False)
+    schema = pa.Schema.from_pandas(slots[[*OF_DAY, *LIGHT_SUMS, "generated", "steady"]], preserve_index=False)
     for hour, rows in slots.groupby(slots["slot_start"] // HOUR_MS):
         table = pa.Table.from_pandas(rows, schema, preserve_index=False)
         lake.replace_hour(made, LIGHT.kind, datetime.fromtimestamp(hour * 3600, UTC), table)
@@ -127,3 +127,12 @@ def test_it_is_the_energy_of_what_was_measured_before_the_day(folder: Path) -> N
     assert here["energy"].item() == pytest.approx(told["yearly_kwh_per_kwp"])
     assert found["relative"].max() == 1.0
     np.testing.assert_allclose(found["relative"], found["energy"] / found["energy"].max())
+
+
+def test_a_sensor_s_horizon_is_heeded(tmp_path: Path) -> None:
+    """In the east all is hidden up to 60°, so that panels look to the west."""
+    sensors = pd.DataFrame({"element_id": ["a", "b"], "latitude": 40.4, "longitude": -3.7})
+    hidden = '{"horizon": [[0, 0], [20, 60], [160, 60], [180, 0]]}'
+    found = with_best(sensors.assign(variable_data=[None, hidden]), light_history.History(tmp_path), START)
+    assert found["optimal_azimuth"].tolist()[0] == pytest.approx(180, abs=3)
+    assert 195 < found["optimal_azimuth"].tolist()[1] < 260

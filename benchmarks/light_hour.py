@@ -1,0 +1,184 @@
+"""One hour of 10 000 light sensors, 1-min data, from MongoDB through the lake to Druid, on servers of its own.
+
+Each sensor has a place of its own and two years of sums; the lake has no other slots, so that the alarms have nothing
+to read but the hour. What they take where 1 000 of the sensors have the 31 days before, is measured beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from dateutil.relativedelta import relativedelta
+
+from benchmarks.form import Figure
+from benchmarks.servers import own_stack
+from couchbase_admin.bulk import import_file
+from couchbase_admin.registry import Registry
+from couchbase_admin.store import RegistryStore
+from flink_jobs import rich_sensor_light, write_sensor_light
+from flink_jobs.reports import ALARM_CONTEXT, alarms
+from flink_jobs.slots import HOUR, LIGHT, make_slots, milliseconds, periods
+from selfgen import evidence, lake, light_history, orientation, solar
+from selfgen.clients import druid, mongo
+from selfgen.columns import LIGHT_SUMS
+from selfgen.settings import Settings
+from selfgen.solar import HOUR_MS
+
+SENSORS, WITH_PAST = 10_000, 1_000
+MINUTE_MS = 60_000
+#: 13:00 on a day of summer in Madrid; and when the next local day begins there.
+NOON, MIDNIGHT = datetime(2026, 6, 20, 11, tzinfo=UTC), datetime(2026, 6, 20, 22, tzinfo=UTC)
+
+
+def run(settings: Settings) -> list[Figure]:
+    """Measure the hour of noon, and that in which the local day begins, on a stack of its own."""
+    servers = ("kafka", "mongodb", "couchbase", "druid", "flink")
+    with own_stack(settings.model_copy(update={"raw_retention_days": 10_000.0}), "light_hour", *servers) as own:
+        sensors = _register(own)
+        _fill(own, sensors)
+        figures = []
+        for name, hour in (("noon", NOON), ("the hour in which the local day begins", MIDNIGHT)):
+            _land(own, sensors, hour)
+            figures += _hour(own, name, hour)
+        return [*figures, *_with_past(own)]
+
+
+def _register(settings: Settings) -> pd.DataFrame:
+    """Register the sensors, ten at each client, each at a place of its own; return their ids and places."""
+    number = np.arange(SENSORS)
+    sensors = pd.DataFrame(
+        {
+            "element_id": [f"light-{one:05}" for one in number],
+            "latitude": 37 + 6 * (number % 100) / 100,
+            "longitude": -8 + 11 * (number // 100) / 100,
+        }
+    )
+    rows = ["type,kind,client_id,name,postal_code,latitude,longitude,light_id,power_cap,element_id,init_date"]
+    rows += [f"client,,C{one},Name {one},{28000 + one % 100},40.4,-3.7,,,," for one in range(SENSORS // 10)]
+    rows += [f"light,,,,,,,{one},4000,," for one in sensors["element_id"]]
+    rows += [
+        f"install,light,C{row.Index // 10},,,{row.latitude},{row.longitude},,,{row.element_id},2024-05-01"
+        for row in sensors.itertuples()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.csv"
+        file.write_text("\n".join(rows) + "\n")
+        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
+    if result.written != len(rows) - 1:
+        raise AssertionError(f"{result} of {len(rows) - 1} rows")
+    return sensors
+
+
+def _fill(settings: Settings, sensors: pd.DataFrame) -> None:
+    """Put sums into the lake: a noon of each of the 24 months before that count."""
+    random = np.random.default_rng(1)
+    for back in range(2, 25):
+        noon = (NOON - relativedelta(months=back)).replace(day=1)
+        parts = dict(zip(LIGHT_SUMS, random.uniform(10, 900, (len(LIGHT_SUMS), len(sensors))), strict=True))
+        hours = sensors.assign(slot_start=milliseconds(noon), generated=500.0, steady=0.0, **parts)
+        lake.replace_hour(settings.lake_dir, LIGHT.kind, noon, pa.Table.from_pandas(hours, preserve_index=False))
+        light_history.replace(settings.lake_dir, LIGHT.kind, [noon.replace(hour=0)])
+
+
+def _land(settings: Settings, sensors: pd.DataFrame, hour: datetime) -> None:
+    """Put an hour's readings, and the one after it, into MongoDB as the landing does."""
+    mongo.ensure_collections(settings)
+    stored, random = mongo.database(settings)["topic"], np.random.default_rng(2)
+    ids = sensors["element_id"].tolist()
+    bright = hour == NOON
+    for moment in range(milliseconds(hour), milliseconds(hour) + HOUR_MS + 1, MINUTE_MS):
+        identities = mongo.reading_ids(LIGHT.kind, np.full(len(ids), moment), ids)
+        values = random.uniform(300, 900, len(ids)) if bright else np.full(len(ids), -1.5)
+        at = datetime.fromtimestamp(moment / 1000, UTC)
+        stored.insert_many(
+            [
+                {
+                    "_id": identity,
+                    "topic_id": LIGHT.kind,
+                    "timestamp": at,
+                    "element_id": one,
+                    "msg_value": {"light_id": one, "timestamp": moment, "irradiance": round(value, 1)},
+                }
+                for identity, one, value in zip(identities, ids, values.tolist(), strict=True)
+            ],
+            ordered=False,
+        )
+
+
+def _hour(settings: Settings, name: str, hour: datetime) -> list[Figure]:
+    began = time.perf_counter()
+    rich_sensor_light.run(settings, [(hour, hour + HOUR)])
+    between = time.perf_counter()
+    written = write_sensor_light.run(settings, hour, hour + HOUR)
+    ended = time.perf_counter()
+    in_lake = lake.read(settings.lake_dir, LIGHT.kind, hour, hour + HOUR, ["element_id"]).num_rows
+    query = "SELECT COUNT(*) AS n FROM sensor_report WHERE __time >= MILLIS_TO_TIMESTAMP(%(start)s)"
+    [found] = druid.query(settings, query, {"start": milliseconds(hour)})
+    if not in_lake == written["sensor_report"] == found["n"] == SENSORS:
+        raise AssertionError(f"{in_lake} slots in the lake, {written} rows written, {found['n']} in Druid")
+    sun = _sun_alone(settings, hour)
+    return [
+        Figure(f"{name}: MongoDB → lake", round(between - began, 1), "s"),
+        Figure(f"{name}: lake → Druid", round(ended - between, 1), "s"),
+        Figure(f"{name}: both", round(ended - began, 1), "s"),
+        Figure(f"{name}: rows of light_surface", written["light_surface"], "rows"),
+        Figure(f"{name}: the sun's position, of both", round(100 * sun / (ended - began), 1), "%"),
+    ]
+
+
+def _sun_alone(settings: Settings, hour: datetime) -> float:
+    """Return what the sun's positions of the hour take: the same computing once more in this process, and timed."""
+    spent = 0.0
+    position = solar.sun
+
+    def timed(*arguments: object) -> solar.Sun:
+        nonlocal spent
+        began = time.perf_counter()
+        try:
+            return position(*arguments)  # type: ignore[arg-type]
+        finally:
+            spent += time.perf_counter() - began
+
+    start_ms = milliseconds(hour)
+    readings = mongo.read_readings(settings, LIGHT.kind, start_ms, start_ms + HOUR_MS + MINUTE_MS, LIGHT.fields)
+    with closing(Registry(settings)) as registry:
+        history = periods(registry, LIGHT, readings["element_id"].unique())
+    for module in (solar, orientation, evidence):
+        module.sun = timed  # type: ignore[attr-defined]
+    try:
+        made = make_slots(readings, history, LIGHT, start_ms, start_ms + HOUR_MS, max_gap_s=settings.max_gap_s)
+        rich_sensor_light.with_contributions(made, readings)
+        write_sensor_light.reports(settings.lake_dir, hour, hour + HOUR)
+    finally:
+        for module in (solar, orientation, evidence):
+            module.sun = position  # type: ignore[attr-defined]
+    return spent
+
+
+def _with_past(settings: Settings) -> list[Figure]:
+    """Give some of the sensors the 31 days before, and time the alarms of an hour."""
+    table = lake.read(settings.lake_dir, LIGHT.kind, NOON, NOON + HOUR)
+    some = table.filter(pc.is_in(table["element_id"], pa.array([f"light-{one:05}" for one in range(WITH_PAST)])))
+    hour = NOON - ALARM_CONTEXT
+    while hour < NOON:
+        moved = some
+        for name in ("slot_start", "slot_end"):
+            index = some.schema.get_field_index(name)
+            shifted = pc.subtract(some[name], milliseconds(NOON) - milliseconds(hour))
+            moved = moved.set_column(index, some.schema.field(index), shifted)
+        lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, moved)
+        hour += timedelta(hours=1)
+    with closing(Registry(settings)) as registry:
+        began = time.perf_counter()
+        alarms(settings, registry, LIGHT, "sensor_alarm", milliseconds(NOON), milliseconds(NOON) + HOUR_MS)
+        seconds = time.perf_counter() - began
+    slots = round(some.num_rows * (ALARM_CONTEXT / HOUR))
+    return [Figure(f"alarms of an hour after 31 days of {WITH_PAST} sensors, {slots} slots", round(seconds, 1), "s")]
