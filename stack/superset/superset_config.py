@@ -134,7 +134,7 @@ def _cache(name: str, seconds: int) -> dict[str, object]:
 
 
 CACHE_CONFIG = _cache("metadata", 300)
-DATA_CACHE_CONFIG = _cache("data", 5)
+DATA_CACHE_CONFIG = _cache("data", 4)
 FILTER_STATE_CACHE_CONFIG = _cache("filters", 7 * 86400)
 EXPLORE_FORM_DATA_CACHE_CONFIG = _cache("explore", 86400)
 

@@ -191,9 +191,7 @@ def energy_kwh(settings: Settings, condition: str = "TRUE") -> str:
 
 @pytest.mark.parametrize("datasource", [name for name in DATASOURCES if derived(name)])
 def test_druid_tells_client_province_and_area_of_each_row(filled, datasource):
-    rows = druid.query(
-        filled, f"SELECT DISTINCT client, province, area FROM {datasource} WHERE client_id LIKE 'dash%%'"
-    )
+    rows = druid.query(filled, f"SELECT DISTINCT client, province, area FROM {datasource} WHERE client_id LIKE 'dash%'")
     known = [
         {"client": "Bodegas del Sur (dashboard-1)", "province": "Cádiz", "area": "11403 Cádiz"},
         {"client": "Panadería Ávila (dashboard-2)", "province": "Ávila", "area": "05001 Ávila"},
