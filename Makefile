@@ -45,7 +45,7 @@ down: install ## stop it, leave no process
 	@$(SELFGEN) stack down
 
 test: install install-superset test-unit ## unit, integration and end-to-end tests, on real servers that they start
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile tests/integration
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/integration
 	@$(BIN)/pytest tests/e2e
 
 test-unit: install ## the tests that need no server

@@ -79,13 +79,13 @@ class Score(NamedTuple):
         return self.found / max(self.faults, 1)
 
 
-def drawn_faults(fleet: Fleet, start: datetime, end: datetime, parts: int = PARTS) -> list[Fault]:
+def drawn_faults(fleet: Fleet, start: datetime, end: datetime, parts: int = PARTS, seed: int = SEED) -> list[Fault]:
     """Return the year's faults: at most one an element in each part of it."""
     edges = [start + (end - start) * number / parts for number in range(parts + 1)]
     return [
         fault
         for number in range(parts)
-        for fault in random_faults(fleet, edges[number], edges[number + 1], SHARE, SEED + number, meter=True)
+        for fault in random_faults(fleet, edges[number], edges[number + 1], SHARE, seed + number, meter=True)
     ]
 
 
@@ -119,10 +119,12 @@ def readings(part: Part, source: Source, times: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"element_id": ids[element], "time": times[row] - behind_ms[row, element], **columns})
 
 
-def pieces(fleet: Fleet, source: Source, faults: list[Fault], start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+def pieces(
+    fleet: Fleet, source: Source, faults: list[Fault], start: datetime, end: datetime, seed: int = SEED
+) -> Iterator[pd.DataFrame]:
     """Yield the readings for each piece of slots, those beside them among them."""
     mine = [fault for fault in faults if fault.topic == source.kind]
-    part = Part(fleet, source.kind, INTERVAL_MS, seed=SEED, meter=source.meter is not None, faults=mine)  # type: ignore[arg-type]
+    part = Part(fleet, source.kind, INTERVAL_MS, seed=seed, meter=source.meter is not None, faults=mine)  # type: ignore[arg-type]
     behind, simulated = pd.DataFrame(), milliseconds(start)
     for _, high in spans(start, end):
         until = milliseconds(min(high + FURTHEST, end))
@@ -138,7 +140,9 @@ def spans(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
     return [(start + number * PIECE, min(start + (number + 1) * PIECE, end)) for number in range(count)]
 
 
-def panel_slots(fleet: Fleet, faults: list[Fault], start: datetime, end: datetime, max_gap_s: float) -> pd.DataFrame:
+def panel_slots(
+    fleet: Fleet, faults: list[Fault], start: datetime, end: datetime, max_gap_s: float, seed: int = SEED
+) -> pd.DataFrame:
     """Return the slots of all panels, as the lake would have them."""
     owners, of_light = history(fleet, PANEL), history(fleet, LIGHT)
     with_light = of_light["client_id"].unique()[_has_light(len(of_light))]
@@ -146,8 +150,8 @@ def panel_slots(fleet: Fleet, faults: list[Fault], start: datetime, end: datetim
     found = []
     streams = zip(
         spans(start, end),
-        pieces(fleet, LIGHT, faults, start, end),
-        pieces(fleet, PANEL, faults, start, end),
+        pieces(fleet, LIGHT, faults, start, end, seed),
+        pieces(fleet, PANEL, faults, start, end, seed),
         strict=True,
     )
     for (low, high), lights, panels in streams:
@@ -246,19 +250,21 @@ def _both(name: str, right: int, told: int, labelled: int) -> list[Figure]:
     ]
 
 
-def measured(settings: Settings, start: datetime = START, end: datetime = END, parts: int = PARTS) -> dict[str, Score]:
-    """Return the score of each alarm."""
-    fleet = make_fleet(SITES, SEED, panels=PANELS_A_SITE, winds=0)
-    faults = drawn_faults(fleet, start, end, parts)
-    told = incidents(panel_slots(fleet, faults, start, end, settings.max_gap_s))
+def measured(
+    settings: Settings, start: datetime = START, end: datetime = END, parts: int = PARTS, seed: int = SEED
+) -> dict[str, Score]:
+    """Return the score of each alarm: of places, weather and faults that follow from the seed."""
+    fleet = make_fleet(SITES, seed, panels=PANELS_A_SITE, winds=0)
+    faults = drawn_faults(fleet, start, end, parts, seed)
+    told = incidents(panel_slots(fleet, faults, start, end, settings.max_gap_s, seed))
     labelled = labels(faults)
     return {code: score(told, labelled, code, kinds, MAY_TELL_OF.get(code, ())) for code, kinds in TELLS_OF.items()}
 
 
-def run(settings: Settings) -> list[Figure]:
+def run(settings: Settings, seed: int = SEED) -> list[Figure]:
     """Return precision and recall of each alarm, and of labelled measurements."""
     figures = []
-    for code, scored in measured(settings).items():
+    for code, scored in measured(settings, seed=seed).items():
         figures += scored_figures(code, scored, BARS.get(code))
     return figures + labelled_measurements()
 

@@ -1,8 +1,8 @@
 """The one form of every benchmark and failure test.
 
 A module `benchmarks/NAME.py` (a failure test: `benchmarks/chaos_NAME.py`) has a docstring, whose first line is shown
-in the help, and ``run(settings) -> list[Figure]``. `measure` runs it and writes `build/bench/NAME.json`
-(`build/chaos/NAME.json`).
+in the help, and ``run(settings) -> list[Figure]``, with a `seed` if it draws at random. `measure` runs it and writes
+`build/bench/NAME.json` (`build/chaos/NAME.json`).
 """
 
 from __future__ import annotations
@@ -84,19 +84,28 @@ def summary(module: str) -> str:
     return (importlib.import_module(f"benchmarks.{module}").__doc__ or "").strip().partition("\n")[0]
 
 
-def measure(sort: Sort, name: str, settings: Settings) -> list[Figure]:
+def measure(sort: Sort, name: str, settings: Settings, seed: int | None = None) -> list[Figure]:
     """Run one, write its JSON file, and return its figures.
+
+    Parameters
+    ----------
+    seed
+        What is drawn at random, where its `run` takes a seed, and other than its own.
 
     Raises
     ------
     KeyError
         There is none of this name.
+    TypeError
+        It takes no seed.
     """
     module = importlib.import_module(f"benchmarks.{names(sort)[name]}")
     began = datetime.now(UTC)
-    figures: list[Figure] = module.run(settings)
+    given = {} if seed is None else {"seed": seed}
+    figures: list[Figure] = module.run(settings, **given)
     report = {
         "name": name,
+        **given,
         "machine": machine(),
         "date": began.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - began).total_seconds(), 1),

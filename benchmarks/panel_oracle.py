@@ -75,7 +75,11 @@ def slots(zone: str, start: float, end: float) -> list[tuple[float, float]]:
 
 
 def panel_slots(
-    readings: pd.DataFrame, tenures: Sequence[Tenure], light: Mapping[str, pd.DataFrame], place: Mapping[str, Any]
+    readings: pd.DataFrame,
+    tenures: Sequence[Tenure],
+    light: Mapping[str, pd.DataFrame],
+    place: Mapping[str, Any],
+    max_gap_s: float = MAX_GAP_S,
 ) -> pd.DataFrame:
     """Return the slots of one panel with a sample or known energy: what follows from its own readings.
 
@@ -126,11 +130,11 @@ def panel_slots(
         before, after = meter[place_], meter[place_ + 1]
         metered = not (np.isnan(before) or np.isnan(after))
         increase = grown(before, after) if metered else 0.0
-        if gap > MAX_GAP_S and not increase > 0:
+        if gap > max_gap_s and not increase > 0:
             continue
         cut = list(parts(low, high))
         shares = [(end - begin) / gap for _, _, begin, end in cut]
-        if gap > MAX_GAP_S:
+        if gap > max_gap_s:
             shares = spread(cut, shares, tenures, light, place)
         for (number, slot, begin, end), share in zip(cut, shares, strict=True):
             if metered:
@@ -138,11 +142,11 @@ def panel_slots(
             else:
                 slope = (power[place_ + 1] - power[place_]) / gap
                 energy = (power[place_] + slope * ((begin + end) / 2 - low)) * (end - begin) / 3600
-            if gap > MAX_GAP_S and not energy > 0:
+            if gap > max_gap_s and not energy > 0:
                 continue
             found = row(number, slot)
             found["energy"] += energy
-            if gap > MAX_GAP_S:
+            if gap > max_gap_s:
                 found["estimated"] += energy
             else:
                 found["covered"] += end - begin
@@ -187,10 +191,11 @@ def spread(
     ]
 
 
-def light_slots(readings: pd.DataFrame, zone: str) -> pd.DataFrame:
+def light_slots(readings: pd.DataFrame, zone: str, max_gap_s: float = MAX_GAP_S) -> pd.DataFrame:
     """Return the slots of a light sensor that never moved: `irradiation` (Wh/m²), `completeness`, by their start."""
     tenure = [Tenure(-np.inf, np.inf, {"time_zone": zone})]
-    frame = panel_slots(readings.rename(columns={"irradiance": "power"}).assign(energy=np.nan), tenure, {}, {})
+    values = readings.rename(columns={"irradiance": "power"}).assign(energy=np.nan)
+    frame = panel_slots(values, tenure, {}, {}, max_gap_s)
     return frame.set_index("start").rename(columns={"energy": "irradiation"})
 
 
@@ -262,6 +267,7 @@ def report(
     tenures: Mapping[str, Sequence[Tenure]],
     light: Mapping[str, pd.DataFrame],
     places: Mapping[str, Mapping[str, Any]],
+    max_gap_s: float = MAX_GAP_S,
 ) -> pd.DataFrame:
     """Return every row of panel_report, with all its columns and `start` (s).
 
@@ -274,7 +280,7 @@ def report(
     """
     parts = []
     for panel, of_panel in readings.items():
-        frame = panel_slots(of_panel, tenures[panel], light, places[panel])
+        frame = panel_slots(of_panel, tenures[panel], light, places[panel], max_gap_s)
         clients = [tenures[panel][number].client for number in frame["tenure"]]
         enriched = pd.DataFrame(clients, index=frame.index)
         told = frame.join(enriched).assign(panel_id=panel, **places[panel])
@@ -301,7 +307,7 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
         key = one.client_id if isinstance(one.client_id, str) else None
         zone = ZoneInfo(one.time_zone if isinstance(one.time_zone, str) else "UTC")
         local = datetime.fromtimestamp(one.start, zone)
-        before = slots(zone.key, one.start - 1, one.start)[0][0]
+        before = slot_before(zone.key, one.start)
         references = {"hour": before, **{name: same_hour(local, back) for name, back in BACK.items()}}
         row: dict[str, Any] = {"local_time": local.isoformat(timespec="seconds"), "local_date": str(local.date())}
         for name, reference in references.items():
@@ -317,18 +323,26 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.join(pd.DataFrame(told, index=rows.index))
 
 
+@lru_cache(maxsize=200_000)
+def occurrences(zone: str, day: date, hour: int) -> list[float]:
+    """Return the slots that start in an hour of the clock on a local date: none, one or two."""
+    starts = day_slots(zone, day)
+    return [start for start in starts if datetime.fromtimestamp(start, ZoneInfo(zone)).hour == hour]
+
+
 def same_hour(local: datetime, back: relativedelta) -> float | None:
     """Return the slot of the same local hour on an earlier date: the same occurrence, else the first; None: none."""
     zone = str(local.tzinfo)
-
-    def occurrences(day: date) -> list[float]:
-        starts = day_slots(zone, day)
-        return [start for start in starts if datetime.fromtimestamp(start, local.tzinfo).hour == local.hour]
-
-    found = occurrences(local.date() - back)
+    found, now = (occurrences(zone, day, local.hour) for day in (local.date() - back, local.date()))
     if len(found) < 2:
         return found[0] if found else None
-    return found[occurrences(local.date()).index(local.timestamp())] if len(occurrences(local.date())) > 1 else found[0]
+    return found[now.index(local.timestamp())] if len(now) > 1 else found[0]
+
+
+@lru_cache(maxsize=100_000)
+def slot_before(zone: str, start: float) -> float:
+    """Return the start of the slot before one."""
+    return slots(zone, start - 1, start)[0][0]
 
 
 def expected(rows: pd.DataFrame, light: Mapping[str, pd.DataFrame]) -> list[float]:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
+import msgspec
 from msgspec.structs import replace
 
 from couchbase_admin.store import RegistryStore, Versioned
-from selfgen.registry import Client, Conflict, Refused, Relations, checked, described, instant, shown
+from selfgen.registry import Client, Conflict, Refused, Relations, checked, client_key, described, instant, shown
 
 
 def with_time_zone(client: Client) -> Client:
@@ -88,6 +89,13 @@ def known_client(store: RegistryStore, client_id: str) -> Versioned[Client]:
     if client is None:
         raise Refused(f"client {client_id} is not registered: add it first (selfgen client add).")
     return client
+
+
+def all_clients(store: RegistryStore) -> list[Client]:
+    """Return all clients, closed ones too, in the order in which they were registered."""
+    keys = [client_key(one) for one in store.ids("client")]
+    stored = store.documents.get_many(keys)
+    return [msgspec.json.decode(stored[key].content, type=Client) for key in keys if key in stored]
 
 
 def _refuse_installed(store: RegistryStore, client_id: str, at: datetime) -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from selfgen.clients.couchbase import CasMismatch, Documents, KeyExists, Stored, Write, connect
 from selfgen.registry import (
@@ -84,6 +84,10 @@ class PendingHours(Struct, kw_only=True):
     spans: list[tuple[datetime, datetime]]
     reason: str
     at: datetime
+    #: the change is in the registry: marks of now are the last it needs
+    written: bool = False
+    #: was marked already, while the change could still come after that
+    marked: bool = False
 
 
 class _Pending(Struct):
@@ -341,8 +345,7 @@ class RegistryStore:
             self.documents.remove(_change_key(change.change_id))
             raise Conflict(f"{write.key} was changed by somebody else in the meantime.")
         if noted:
-            with suppress(Unavailable):  # they stay noted; the batch jobs will find them
-                self.mark_pending_hours(own=change.change_id)
+            self._hand_over({change.change_id})
 
     def commit_many(
         self,
@@ -357,18 +360,17 @@ class RegistryStore:
         entries = [(self.change_of(before, after, action), before, after) for before, after in changes]
         history = [Write(_change_key(change.change_id), msgspec.json.encode(change)) for change, _, _ in entries]
         self.documents.write_many(history)
-        noted = [
+        noted = {
             change_id
             for topic, affected in spans.items()
             if self.note_hours(change_id := uuid.uuid4().hex, topic, affected, action)
-        ]
+        }
         refused = self.documents.write_many([committing(before, after, change) for change, before, after in entries])
         for change, _, _ in entries:
             if change.key in refused:
                 self.documents.remove(_change_key(change.change_id))
-        with suppress(Unavailable):
-            for change_id in noted:
-                self.mark_pending_hours(own=change_id)
+        if noted:
+            self._hand_over(noted)
         return set(refused)
 
     def change_of(self, before: Versioned[Any] | None, after: Document, action: str) -> Change:
@@ -402,24 +404,43 @@ class RegistryStore:
         self._update_pending(lambda items: [*items, item])
         return True
 
-    def mark_pending_hours(self, own: str | None = None) -> int:
-        """Mark every noted hour dirty; return how many. Done after each change, and by the batch jobs.
+    def mark_pending_hours(self) -> int:
+        """Mark noted hours dirty; return how many. Done after each change, and by the batch jobs before they read.
 
-        What another command noted stays until that is surely over: its change may come after this.
+        What another command noted is marked at once, and stays until that is surely over: its change may come after
+        this, so it is marked once more then.
         """
         if self.mark_dirty is None:
             return 0
         stored = self.documents.get(PENDING_KEY)
         items = [] if stored is None else msgspec.json.decode(stored.content, type=_Pending).items
+        abandoned = self.clock() - ABANDONED
+        over = {item.change_id for item in items if item.written or item.at < abandoned}
+        due = {item.change_id: item for item in items if item.change_id in over or not item.marked}
         marked = 0
-        for item in items:
+        for item in due.values():
             hours = hours_of(item.spans)
             self.mark_dirty(item.topic, hours, item.reason)
             marked += len(hours)
-        over = {item.change_id for item in items if item.change_id == own or item.at < self.clock() - ABANDONED}
-        if over:
-            self._update_pending(lambda items: [item for item in items if item.change_id not in over])
+        if due:
+            self._update_pending(
+                lambda items: [
+                    structs.replace(item, marked=item.marked or item.change_id in due)
+                    for item in items
+                    if item.change_id not in over
+                ]
+            )
         return marked
+
+    def _hand_over(self, change_ids: Collection[str]) -> None:
+        """Mark the hours of changes that are in the registry now; where that cannot be done, the batch jobs will."""
+        with suppress(Unavailable):
+            self._update_pending(
+                lambda items: [
+                    structs.replace(item, written=item.written or item.change_id in change_ids) for item in items
+                ]
+            )
+            self.mark_pending_hours()
 
     def _update_pending(self, change: Callable[[list[PendingHours]], list[PendingHours]]) -> None:
         while True:

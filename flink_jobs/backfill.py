@@ -1,39 +1,58 @@
-"""A range of hours in parts, each computed and then replaced in Druid: after a kill the same command goes on.
+"""A range of hours in parts, each computed and then replaced in Druid; after them what depends on what changed.
 
-What is done is noted beside the lake, in `.runs/`, after each part; a run that ends takes its note away. A part that
-was killed half way is done again, and gives the same rows.
+While Druid takes in a part the next one is computed. What is done is noted beside the lake, in `.runs/`, after each
+part; a run that ends takes its note away. After a kill the same command goes on: a part that was killed half way is
+done again, and gives the same rows.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from flink_jobs.runner import Subject
-from flink_jobs.slots import Range
-from selfgen import lake
+from flink_jobs import pending
+from flink_jobs.reports import Loading
+from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, parts, settled, stale
+from flink_jobs.slots import LIGHT, hand_over_marks, milliseconds
+from selfgen import lake, recompute
 from selfgen.settings import Settings
 
-#: Hours of a part: a month, so that the start of its two jobs is little beside their work.
-PART = timedelta(days=31)
 
+def run_and_unmark(
+    settings: Settings,
+    kind: str,
+    start: datetime,
+    end: datetime,
+    *,
+    again: bool = False,
+    progress: Callable[[int, int, str], object] = lambda done, steps, text: None,
+) -> dict[str, Any]:
+    """As `run`; afterwards `batch watch` need not compute these hours again.
 
-def parts(start: datetime, end: datetime) -> list[Range]:
-    """Return a range of hours in parts, in order of time: a part refers only to itself and to those before it."""
-    edges = [*_steps(start, end), end]
-    return list(pairwise(edges))
+    They are no longer marked as changed, but for those that were marked meanwhile, and those at the range's edges,
+    which touch slots outside of it. Where the runner had not come further than into the range, or never ran, it goes
+    on from its end; hours before the range that nobody computed are marked.
+    """
+    from selfgen.clients import mongo
 
-
-def _steps(start: datetime, end: datetime) -> Iterator[datetime]:
-    while start < end:
-        yield start
-        start += PART
+    with lake.exclusive(settings.lake_dir, kind):
+        hand_over_marks(settings)
+        marks = mongo.dirty_hours(settings, kind, milliseconds(end))
+        done = run(settings, kind, SUBJECTS[kind], start, end, again=again, progress=progress)
+        # parts that an earlier run had done were computed before these marks were read
+        computed = {*recompute.hours(parts([(milliseconds(start), milliseconds(end))])[done["resumed"] :])}
+        whole = [mark for mark in marks if recompute.touched([mark.hour_ms], settings.max_gap_s) <= computed]
+        mongo.clear_dirty(settings, whole)
+        next_ms = mongo.batch_progress(settings, kind)
+        end_ms = min(milliseconds(end), settled(settings, time.time_ns() // 1_000_000))
+        if milliseconds(start) <= (milliseconds(start) if next_ms is None else next_ms) < end_ms:
+            mongo.advance_batch(settings, kind, end_ms)
+    return done
 
 
 def run(
@@ -48,43 +67,55 @@ def run(
 ) -> dict[str, Any]:
     """Compute the hours `[start, end)` and replace them in Druid; go on where a run of the same range was killed.
 
+    Hours after the range whose reports depend on slots that came out otherwise than they were in the lake (differences,
+    running sums, alarms) are replaced too, as far as they are in the lake.
+
     Parameters
     ----------
     again : bool
         Begin anew, though an earlier run had done a part of it.
     progress : callable
-        Told how many steps are done, of how many, and which is next; each part has two.
+        Told how many steps are done, of how many, and which is next; each part has two, one that is only replaced one.
 
     Returns
     -------
     dict
-        `rows` of each data source, `parts`, and `resumed`: how many of them an earlier run had done.
+        `rows` of each data source, `parts`, `resumed`: how many of them an earlier run had done; and `mended`: how many
+        hours outside of the range were replaced.
     """
     note = settings.lake_dir / ".runs" / f"{kind}-{start:%Y%m%dT%H}-{end:%Y%m%dT%H}.json"
-    with lake.exclusive(settings.lake_dir, kind):
+    span = (milliseconds(start), milliseconds(end))
+    with lake.exclusive(settings.lake_dir, kind), Loading(settings) as loading:
         done: dict[str, Any] = {"parts": 0, "rows": {}}
         if note.exists() and not again:
             done = json.loads(note.read_text())
-        resumed, rows, todo = done["parts"], Counter(done["rows"]), parts(start, end)
-        for number, (low, high) in enumerate(todo):
+        resumed, rows, todo = done["parts"], Counter(done["rows"]), parts([span])
+
+        def loaded(number: int, of_part: dict[str, int]) -> None:
+            rows.update(of_part)
+            pending.write_note(note, {"parts": number + 1, "rows": rows})
+
+        for number, part in enumerate(todo):
             if number < resumed:
                 continue
+            low, high = moments(part)
             told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC"
             progress(2 * number, 2 * len(todo), f"{subject.rich.NAME}: {told}")
             subject.rich.run(settings, [(low, high)])
             progress(2 * number + 1, 2 * len(todo), f"{subject.write.NAME}: {told}, into Druid")
-            rows.update(subject.write.run(settings, low, high))
-            _write(note, {"parts": number + 1, "rows": rows})
-        progress(2 * len(todo), 2 * len(todo), "done")
+            loading.put(subject.write.stage(settings, low, high), partial(loaded, number))
+        outside = {hour for hour in recompute.hours(stale(settings, kind)) if not span[0] <= hour < span[1]}
+        mend = parts(recompute.ranges(outside))
+        for number, part in enumerate(mend):
+            low, high = moments(part)
+            told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC"
+            steps = 2 * len(todo) + len(mend)
+            progress(2 * len(todo) + number, steps, f"{subject.write.NAME}: {told}, which depends on it, into Druid")
+            loading.put(subject.write.stage(settings, low, high), rows.update)
+        loading.wait()
+        progress(2 * len(todo) + len(mend), 2 * len(todo) + len(mend), "done")
+        if kind == LIGHT.kind:
+            mark_panels(settings, pending.noted(settings, kind))
+        pending.clear(settings, kind)
         note.unlink(missing_ok=True)
-    return {"rows": dict(rows), "parts": len(todo), "resumed": resumed}
-
-
-def _write(note: Path, done: dict[str, Any]) -> None:
-    note.parent.mkdir(exist_ok=True)
-    unfinished = note.with_suffix(".unfinished")
-    with unfinished.open("w") as file:
-        json.dump(done, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(note)
+    return {"rows": dict(rows), "parts": len(todo), "resumed": resumed, "mended": len(outside)}

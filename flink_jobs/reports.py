@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +32,6 @@ ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
 ALARM_SPLIT_HOURS = 7 * 24
 #: Elements whose alarms are made at once: a month of their slots takes some GiB.
 ALARMS_AT_ONCE = 500
-
-
-def dates(first: datetime, last: datetime) -> str:
-    """Return the SQL condition that reads the lake's days from `first` to `last` and no others."""
-    return f"`date` BETWEEN '{first:%Y-%m-%d}' AND '{last:%Y-%m-%d}'"
-
-
-def within(start: datetime, end: datetime) -> str:
-    """Return the SQL condition on slots that start in `[start, end)`."""
-    return f"slot_start >= {slots.milliseconds(start)} AND slot_start < {slots.milliseconds(end)}"
 
 
 def create_files_table(env: StreamTableEnvironment, name: str, datasource: str, path: Path) -> str:
@@ -111,43 +103,91 @@ def add_alarms(
     )
 
 
-def run_write(
-    settings: Settings,
-    name: str,
-    source: Source,
-    start: datetime,
-    end: datetime,
-    datasources: tuple[str, ...],
-    build_pipeline: Callable[..., object],
-) -> dict[str, int]:
-    """Write the reports and alarms of the hours `[start, end)` and replace them in Druid; return rows written."""
-    with lake.exclusive(settings.lake_dir, source.kind):
-        return _replace_reports(settings, name, start, end, datasources, build_pipeline)
+@dataclass(frozen=True)
+class Staged:
+    """Reports and alarms of the hours `[start, end)` in files, for `load`; `rows` of each data source."""
+
+    start: datetime
+    end: datetime
+    folder: Path
+    files: dict[str, list[Path]]
+    rows: dict[str, int]
 
 
-def _replace_reports(
-    settings: Settings,
-    name: str,
-    start: datetime,
-    end: datetime,
-    datasources: tuple[str, ...],
-    build_pipeline: Callable[..., object],
-) -> dict[str, int]:
+def staging_folder(settings: Settings, name: str) -> Path:
+    """Return a new folder for a job's files; what a killed run leaves there is removed by `flink_jobs.runner.alone`."""
+    return settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
+
+
+def staged(folder: Path, start: datetime, end: datetime, datasources: Sequence[str]) -> Staged:
+    """Return what a job has left in a folder: JSON lines below a folder for each data source."""
+    files = {
+        datasource: sorted(path for path in (folder / datasource).glob("**/*") if _is_data(path))
+        for datasource in datasources
+    }
+    rows = {name: sum(path.read_bytes().count(b"\n") for path in of_source) for name, of_source in files.items()}
+    return Staged(start, end, folder, files, rows)
+
+
+def load(settings: Settings, made: Staged) -> dict[str, int]:
+    """Replace the hours in Druid by what was staged, and remove the files; return the rows of each data source."""
     from selfgen.clients import druid
 
-    env = runtime.batch(settings, name)
-    staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
     try:
-        sinks = [create_files_table(env, datasource, datasource, staging / datasource) for datasource in datasources]
-        build_pipeline(env, settings, start, end, *sinks).execute().wait()
-        written = {}
-        for datasource in datasources:
-            files = sorted(path for path in (staging / datasource).glob("**/*") if _is_data(path))
-            written[datasource] = sum(path.read_bytes().count(b"\n") for path in files)
-            druid.replace(settings, datasource, files, start, end, rows=written[datasource])
-        return written
+        for datasource, files in made.files.items():
+            druid.replace(settings, datasource, files, made.start, made.end, rows=made.rows[datasource])
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(made.folder, ignore_errors=True)
+    return made.rows
+
+
+class Loading:
+    """Has Druid take in what was staged, one after the other, while the next is made."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._last: Future[object] | None = None
+
+    def put(self, made: Staged, then: Callable[[dict[str, int]], object]) -> None:
+        """Wait for what was put before, have this loaded, and tell `then` the rows once Druid serves them."""
+        self.wait()
+        self._last = self._pool.submit(lambda: then(load(self._settings, made)))
+
+    def wait(self) -> None:
+        """Wait until Druid serves what was put last; raise what went wrong."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> Loading:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Wait for the end, also where the work beside it failed: nothing is loaded afterwards, by surprise."""
+        with self._pool:
+            self.wait()
+
+
+def stage(
+    settings: Settings,
+    name: str,
+    start: datetime,
+    end: datetime,
+    datasources: tuple[str, ...],
+    build_pipeline: Callable[..., object],
+) -> Staged:
+    """Run the Flink job that writes the reports and alarms of the hours `[start, end)` into files."""
+    env = runtime.batch(settings, name)
+    folder = staging_folder(settings, name)
+    try:
+        sinks = [create_files_table(env, datasource, datasource, folder / datasource) for datasource in datasources]
+        build_pipeline(env, settings, start, end, *sinks).execute().wait()
+        return staged(folder, start, end, datasources)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _is_data(path: Path) -> bool:

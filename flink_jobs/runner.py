@@ -1,16 +1,18 @@
 """The runner of the hourly jobs: hours that have ended, and hours that changed, with all that depends on them.
 
 A pass is one answer to "what is to be done now". It reads the marks first; computes the slots that they touch;
-replaces in Druid every hour that depends on those; and only then takes the marks away, but for those that were
-renewed meanwhile, and moves the progress. A pass that was killed has taken nothing away, so the next one does the
-same again, and gives the same rows.
+replaces in Druid these hours, and every one that depends on those that came out otherwise than before; and only then
+takes the marks away, but for those that were renewed meanwhile, and moves the progress. A pass that was killed has
+taken nothing away, and what it had changed is noted (`flink_jobs.pending`), so the next one does what is left, and
+gives the same rows.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import Timeout
 
-from flink_jobs import rich_panel, rich_sensor_light, slots, write_panel, write_sensor_light
+from flink_jobs import pending, reports, rich_panel, rich_sensor_light, slots, write_panel, write_sensor_light
 from selfgen import lake, recompute
-from selfgen.calendar import HOUR_MS
+from selfgen.calendar import DAY_MS, HOUR_MS
 
 if TYPE_CHECKING:
     from threading import Event
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Most hours that a pass catches up with.
 CATCH_UP_HOURS = 31 * 24
+#: What is staged at once: a month, so that the start of a job is little beside its work.
+PART_MS = 31 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,6 @@ class Plan(NamedTuple):
     marks: list[DirtyHour]
     due: range
     compute: list[recompute.Range]
-    write: list[recompute.Range]
     left: set[int]
 
     @property
@@ -75,7 +78,7 @@ def plan(settings: Settings, kind: str, now_ms: int) -> Plan | None:
     """
     from selfgen.clients import mongo
 
-    ended_ms = (now_ms - round(settings.batch_settle_s * 1000)) // HOUR_MS * HOUR_MS
+    ended_ms = settled(settings, now_ms)
     marks = mongo.dirty_hours(settings, kind, ended_ms)
     next_ms = mongo.batch_progress(settings, kind)
     if next_ms is None:
@@ -84,13 +87,17 @@ def plan(settings: Settings, kind: str, now_ms: int) -> Plan | None:
     end_ms = max(min(ended_ms, next_ms + CATCH_UP_HOURS * HOUR_MS), next_ms)
     marks = [mark for mark in marks if mark.hour_ms < end_ms]
     due = range(next_ms, end_ms, HOUR_MS)
-    if not due and not marks:
+    if not due and not marks and not pending.noted(settings, kind):
         return None
     touched = recompute.touched({*due, *(mark.hour_ms for mark in marks)}, settings.max_gap_s)
     touched = {hour for hour in touched if hour < end_ms}
     left = slots.without_readings(settings, kind, touched)
-    compute = recompute.ranges(touched - left)
-    return Plan(marks, due, compute, recompute.dependents(compute, end_ms, compares=SUBJECTS[kind].compares), left)
+    return Plan(marks, due, recompute.ranges(touched - left), left)
+
+
+def settled(settings: Settings, now_ms: int) -> int:
+    """Return the end of the hours that ended `batch_settle_s` ago, epoch ms."""
+    return (now_ms - round(settings.batch_settle_s * 1000)) // HOUR_MS * HOUR_MS
 
 
 def run_pass(
@@ -114,17 +121,21 @@ def run_pass(
             return None
         if todo.left:
             say(f"{kind}: {len(todo.left)} hours stay as they are, because their raw readings are no longer kept")
-        rows: dict[str, int] = dict.fromkeys(subject.write.DATASOURCE_NAMES, 0)
+        rows = Counter(dict.fromkeys(subject.write.DATASOURCE_NAMES, 0))
         if todo.compute:
             say(f"{kind}: computes {_told(todo.compute)}")
-            subject.rich.run(settings, [_moments(part) for part in todo.compute])
-        for part in todo.write:
-            _check(stop)
-            say(f"{kind}: replaces {_told([part])} in Druid")
-            for name, count in subject.write.run(settings, *_moments(part)).items():
-                rows[name] += count
+            subject.rich.run(settings, [moments(part) for part in todo.compute])
+        changed = pending.noted(settings, kind)
+        # also where the slots stayed as they were: whose silence is told follows from the registry
+        write = stale(settings, kind, recompute.hours(todo.compute))
+        with reports.Loading(settings) as loading:
+            for part in parts(write):
+                _check(stop)
+                say(f"{kind}: replaces {_told([part])} in Druid")
+                loading.put(subject.write.stage(settings, *moments(part)), rows.update)
         if kind == slots.LIGHT.kind:
-            _mark_panels(settings, todo.compute)
+            mark_panels(settings, changed)
+        pending.clear(settings, kind)
         # Druid serves the new rows by now
         mongo.clear_dirty(settings, todo.marks)
         mongo.advance_batch(settings, kind, todo.end_ms)
@@ -132,21 +143,32 @@ def run_pass(
         "kind": kind,
         "due": len(todo.due),
         "changed": sum(mark.hour_ms not in todo.due for mark in todo.marks),
-        "computed": [_moments(part) for part in todo.compute],
-        "replaced": [_moments(part) for part in todo.write],
+        "computed": [moments(part) for part in todo.compute],
+        "replaced": [moments(part) for part in write],
         "left": len(todo.left),
-        "rows": rows,
+        "rows": dict(rows),
         "computed_to": datetime.fromtimestamp(todo.end_ms / 1000, UTC),
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def _mark_panels(settings: Settings, computed: list[recompute.Range]) -> None:
+def stale(settings: Settings, kind: str, besides: Iterable[int] = ()) -> list[recompute.Range]:
+    """Return the hours that Druid has still to be given: those that depend on what changed in the lake, and these."""
+    depend = pending.dependents(settings, kind, compares=SUBJECTS[kind].compares)
+    return recompute.ranges({*recompute.hours(depend), *besides})
+
+
+def parts(ranges: Iterable[recompute.Range]) -> list[recompute.Range]:
+    """Return ranges in parts of a month at most, so that Druid takes in one while the next is made."""
+    return [(start, min(start + PART_MS, high)) for low, high in ranges for start in range(low, high, PART_MS)]
+
+
+def mark_panels(settings: Settings, changed: list[recompute.Range]) -> None:
     """Have panels' hours computed again whose light has changed, where they were computed already."""
     from selfgen.clients import mongo
 
     done_ms = mongo.batch_progress(settings, slots.PANEL.kind) or 0
-    hours = [hour for hour in recompute.hours(computed) if hour < done_ms]
+    hours = [hour for hour in recompute.hours(changed) if hour < done_ms]
     mongo.mark_dirty(mongo.database(settings), slots.PANEL.kind, hours, "light")
 
 
@@ -184,11 +206,12 @@ def _check(stop: Event) -> None:
         raise Stopped
 
 
-def _moments(part: recompute.Range) -> tuple[datetime, datetime]:
+def moments(part: recompute.Range) -> tuple[datetime, datetime]:
+    """Return the edges of a range in epoch ms as moments."""
     start, end = (datetime.fromtimestamp(edge / 1000, UTC) for edge in part)
     return start, end
 
 
 def _told(parts: list[recompute.Range]) -> str:
-    first, last = _moments((parts[0][0], parts[-1][1]))
+    first, last = moments((parts[0][0], parts[-1][1]))
     return f"{len(recompute.hours(parts))} hours from {first:%Y-%m-%dT%H} to {last:%Y-%m-%dT%H} UTC"

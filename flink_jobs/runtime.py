@@ -24,7 +24,12 @@ FLINK_TYPES = {"string": "STRING", "double": "DOUBLE", "long": "BIGINT"}
 
 def batch(settings: Settings, name: str) -> StreamTableEnvironment:
     """Return a batch table environment."""
-    return _table_environment(settings, name, "batch", {"restart-strategy.type": "fixed-delay"})
+    overrides = {
+        "restart-strategy.type": "fixed-delay",
+        # by the bytes of a list of splits Flink would take one worker to be enough
+        "execution.batch.adaptive.auto-parallelism.enabled": "false",
+    }
+    return _table_environment(settings, name, "batch", overrides)
 
 
 def streaming(settings: Settings, name: str, restore_from: str | None = None) -> StreamTableEnvironment:

@@ -1,7 +1,7 @@
 """What the hourly jobs of panels and light sensors share: readings → slots of the lake, and the lake as a table.
 
-A split is a range of UTC hours. A worker reads a split's readings whole, as arrays, and gives one row for each element
-and slot; nothing is done one reading at a time.
+A split is a range of UTC hours. A worker reads a split's readings as arrays, makes one row for each element and slot,
+and writes them as the hours' files; nothing is done one reading, or one row, at a time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import pandas as pd
 import pyarrow as pa
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from flink_jobs import runtime
+from flink_jobs import pending, runtime
 from selfgen import calendar, energy, lake, recompute
-from selfgen.calendar import DAY_MS
+from selfgen.calendar import DAY_MS, HOUR_MS
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
 from selfgen.registry import ID_FIELD, Unavailable
 from selfgen.settings import Settings
@@ -35,10 +35,12 @@ Range = tuple[datetime, datetime]
 
 HOUR = timedelta(hours=1)
 SPLIT_HOURS = 12
+#: Readings of which slots are made at once: their arrays take some hundred MiB.
+MOST_READINGS = 1_000_000
 #: 90 min where a clock changes by half an hour, and something to spare.
 LONGEST_SLOT_MS = 2 * 3_600_000
 
-#: The columns of a slot in the lake, after `date` and `hour`, which are its folders.
+#: The columns of a slot in the lake.
 SLOT = (
     Column("element_id", "string", "Element"),
     Column("slot_start", "long", "Slot's start", "ms"),
@@ -69,6 +71,8 @@ class Source:
     kind: str
     field: str
     meter: str | None = None
+    #: Data sets of the lake that carry on from day to day what its hours add up to.
+    carried: tuple[str, ...] = ()
 
     @property
     def fields(self) -> list[str]:
@@ -76,7 +80,7 @@ class Source:
         return [self.field, *([self.meter] if self.meter else [])]
 
 
-PANEL = Source("panel", "power", "energy")
+PANEL = Source("panel", "power", "energy", carried=("panel_sums", "panel_incidents"))
 LIGHT = Source("light", "irradiance")
 
 
@@ -199,26 +203,52 @@ def make_slots(
     return with_calendar(slots)
 
 
-def with_absent(slots: pd.DataFrame, history: pd.DataFrame, end_ms: int) -> pd.DataFrame:
+def with_absent(
+    slots: pd.DataFrame,
+    history: pd.DataFrame,
+    end_ms: int,
+    *,
+    start_ms: int = 0,
+    seen: pd.Series | None = None,
+) -> pd.DataFrame:
     """Add the slots in which an element was silent though somebody had it, from its first slot to `end_ms`.
 
     Such a slot has completeness 0, no samples, and the place and owner of its period.
+
+    Parameters
+    ----------
+    history : DataFrame
+        The registry's periods of the elements that are looked at.
+    start_ms : int
+        Where the slots begin, if they go on from earlier ones.
+    seen : Series, optional
+        Start of each element's first slot, where it is among the earlier ones.
     """
     from selfgen.solar import daylight
 
-    seen = slots.groupby("element_id")["slot_start"].min()
+    first = slots.groupby("element_id")["slot_start"].min() if seen is None else seen
     owners = owners_of(history.assign(variable_data=_as_text(history)))
-    owners = owners[owners["element_id"].isin(seen.index)]
+    owners = owners[owners["element_id"].isin(first.index)]
+    begin = np.maximum(owners["init"], owners["element_id"].map(first)).clip(lower=start_ms)
+    owners = owners.assign(begin=begin.astype("int64"), until=owners["end"].clip(upper=end_ms))
+    owners = owners[owners["begin"] < owners["until"]]
     parts = []
-    for owner in owners.to_dict("records"):
-        first, last = max(seen[owner["element_id"]], owner["init"]), min(end_ms, owner["end"])
-        starts, ends = calendar.slots(owner["time_zone"], int(first), int(last))
-        parts.append(pd.DataFrame({**owner, "slot_start": starts, "slot_end": ends}))
+    for zone, of_zone in owners.groupby(owners["time_zone"].fillna(energy.NOBODYS_ZONE), sort=False):
+        starts, ends = calendar.slots(str(zone), int(of_zone["begin"].min()), int(of_zone["until"].max()))
+        low, high = (np.searchsorted(starts, of_zone[name].to_numpy()) for name in ("begin", "until"))
+        count = high - low
+        slot = np.arange(count.sum()) + np.repeat(low - (np.cumsum(count) - count), count)
+        row = of_zone.index.to_numpy().repeat(count)
+        parts.append(pd.DataFrame({"row": row, "slot_start": starts[slot], "slot_end": ends[slot]}))
     if not parts:
         return slots
     every = pd.concat(parts, ignore_index=True)
-    key = pd.MultiIndex.from_frame(every[["element_id", "slot_start"]])
-    absent = every[~key.isin(pd.MultiIndex.from_frame(slots[["element_id", "slot_start"]]))]
+    elements = owners["element_id"].reindex(every["row"]).to_numpy()
+    there = pd.MultiIndex.from_arrays([slots["element_id"], slots["slot_start"]])
+    absent = every[~pd.MultiIndex.from_arrays([elements, every["slot_start"]]).isin(there)]
+    if absent.empty:
+        return slots
+    absent = absent.join(owners, on="row")
     sun = daylight(absent["latitude"], absent["longitude"], absent["slot_start"], absent["slot_end"])
     absent = absent.assign(
         generated=0.0,
@@ -265,10 +295,18 @@ def as_rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Iterator[tuple[
     yield from zip(*prepared, strict=True)
 
 
-def slot_reader(
-    settings: Settings, source: Source, extra: tuple[Column, ...] = (), finish: Any = None, expectation: Any = None
+def slot_writer(
+    settings: Settings,
+    source: Source,
+    staging: Path,
+    extra: tuple[Column, ...] = (),
+    finish: Any = None,
+    expectation: Any = None,
 ):
-    """Return the table function `(start_ms, end_ms) → rows of date, hour, SLOT and extra`.
+    """Return the table function `(start_ms, end_ms) → number of slots`, which writes them into a staging folder.
+
+    One Parquet file an hour, named by the hour: a split that is computed once more replaces its own files. Rows do not
+    pass through Flink one by one, which would take longer than all the rest.
 
     Parameters
     ----------
@@ -277,9 +315,10 @@ def slot_reader(
     expectation : callable, optional
         `(slots) -> weights` for spreading a backlog; runs in the worker.
     """
+    from pyflink.table import DataTypes
     from pyflink.table.udf import TableFunction, udtf
 
-    class ReadSlots(TableFunction):
+    class WriteSlots(TableFunction):
         def open(self, function_context):
             from couchbase_admin.registry import Registry
 
@@ -292,23 +331,39 @@ def slot_reader(
             low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
             readings = read_readings(settings, source.kind, low, high, source.fields)
             history = periods(self.registry, source, readings["element_id"].unique())
-            slots = make_slots(
-                readings, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s, expected=expectation
-            )
+            parts = [
+                make_slots(part, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s, expected=expectation)
+                for part in by_elements(readings)
+            ]
+            slots = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
             if slots.empty:
+                yield (0,)
                 return
             if finish is not None:
                 slots = finish(slots, readings)
-            starts = pd.to_datetime(slots["slot_start"], unit="ms", utc=True)
-            slots = slots.assign(date=starts.dt.strftime("%Y-%m-%d"), hour=starts.dt.strftime("%H"))
-            yield from as_rows(slots, lake_columns(extra))
+            hour = slots["slot_start"].to_numpy() // HOUR_MS
+            for number in np.unique(hour):
+                moment = datetime.fromtimestamp(int(number) * HOUR_MS / 1000, UTC)
+                table = pa.Table.from_pandas(slots[hour == number], schema((*SLOT, *extra)), preserve_index=False)
+                lake.stage_hour(staging, moment, table)
+            yield (len(slots),)
 
-    return udtf(ReadSlots(), result_types=[data_type(column) for column in lake_columns(extra)])
+    return udtf(WriteSlots(), result_types=[DataTypes.BIGINT()])
 
 
-def lake_columns(extra: tuple[Column, ...]) -> tuple[Column, ...]:
-    """Return all columns of a table of the lake, its partition columns last."""
-    return (*SLOT, *extra, Column("date", "string", "UTC date"), Column("hour", "string", "UTC hour"))
+def by_elements(readings: pd.DataFrame, most: int = MOST_READINGS) -> list[pd.DataFrame]:
+    """Return readings, which are in order of element, in parts of about so many; no element is in two of them."""
+    if readings.empty:
+        return [readings]
+    ids = readings["element_id"].to_numpy()
+    first = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    edges = first[np.r_[True, np.diff(first // most) > 0]]
+    return [readings.iloc[low:high] for low, high in pairwise([*edges, len(readings)])]
+
+
+def schema(columns: tuple[Column, ...]) -> pa.Schema:
+    """Return the schema of columns in the lake."""
+    return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in columns])
 
 
 def data_type(column: Column):
@@ -318,27 +373,31 @@ def data_type(column: Column):
     return {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}[column.type]
 
 
-def create_lake_table(env: StreamTableEnvironment, name: str, path: Path, extra: tuple[Column, ...] = ()) -> str:
-    """Create a table over Parquet files partitioned by `date` and `hour`; return its name."""
-    columns = ", ".join(f"`{column.name}` {runtime.FLINK_TYPES[column.type]}" for column in lake_columns(extra))
-    where = runtime.options(
-        {
-            "connector": "filesystem",
-            "path": path.as_uri(),
-            "format": "parquet",
-            # one file for each hour, however many workers
-            "sink.shuffle-by-partition.enable": "true",
-        }
-    )
-    env.execute_sql(f"CREATE TABLE {name} ({columns}) PARTITIONED BY (`date`, `hour`) WITH ({where})")
-    return name
-
-
 def create_splits(env: StreamTableEnvironment, ranges: Sequence[Range], hours: int = SPLIT_HOURS) -> str:
     """Create the view of splits of ranges."""
-    values = ", ".join(f"({low}, {high})" for low, high in splits(ranges, hours))
-    env.execute_sql(f"CREATE TEMPORARY VIEW split AS SELECT * FROM (VALUES {values}) AS s (start_ms, end_ms)")
+    env.execute_sql(f"CREATE TEMPORARY VIEW split AS {listed(splits(ranges, hours), 'start_ms, end_ms')}")
     return "split"
+
+
+def listed(rows: Sequence[tuple[int, ...]], columns: str) -> str:
+    """Return the query that gives rows of numbers.
+
+    In two lists: of one Flink would see that no row is in it twice, and leave out the grouping that spreads them.
+    """
+    halves = [", ".join(f"({', '.join(map(str, row))})" for row in half) for half in (rows[::2], rows[1::2])]
+    return " UNION ALL ".join(f"SELECT * FROM (VALUES {half}) AS s ({columns})" for half in halves if half)
+
+
+def run_writer(env: StreamTableEnvironment, settings: Settings, function: Any, rows: str, columns: str) -> None:
+    """Have Flink's workers call a table function, which writes files, for each row of a view; wait for its end."""
+    env.create_temporary_function("written", function)
+    env.execute_sql("CREATE TABLE done (n BIGINT) WITH ('connector' = 'blackhole')")
+    # what is listed comes from one worker: it is grouped to be spread over several
+    spread = f" GROUP BY {columns}" if settings.flink_parallelism > 1 else ""
+    env.execute_sql(
+        f"INSERT INTO done SELECT n FROM (SELECT {columns} FROM {rows}{spread}), "
+        f"LATERAL TABLE(written({columns})) AS t (n)"
+    ).wait()
 
 
 def run_rich(
@@ -380,17 +439,18 @@ def _replace_slots(
         )
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
+
+    def before(changed: list[datetime]) -> None:
+        """Note what is about to be replaced, and forget what goes on from it."""
+        pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
+        for carried in source.carried:
+            days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
+            lake.remove_hours(settings.lake_dir, carried, days)
+
     try:
-        staged = create_lake_table(env, "staged", staging, extra)
-        env.create_temporary_function("slots", slot_reader(settings, source, extra, finish, expectation))
-        columns = ", ".join(f"`{column.name}`" for column in lake_columns(extra))
-        env.execute_sql(
-            f"INSERT INTO {staged} SELECT {columns} "
-            f"FROM {create_splits(env, ranges)}, LATERAL TABLE(slots(start_ms, end_ms)) AS t ({columns})"
-        ).wait()
-        schema = pa.schema([(column.name, ARROW_TYPES[column.type]) for column in (*SLOT, *extra)])
-        staging.mkdir(parents=True, exist_ok=True)
-        lake.publish(staging, settings.lake_dir, source.kind, hours, schema)
+        writer = slot_writer(settings, source, staging, extra, finish, expectation)
+        run_writer(env, settings, writer, create_splits(env, ranges), "start_ms, end_ms")
+        lake.publish(staging, settings.lake_dir, source.kind, hours, schema((*SLOT, *extra)), before=before)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from selfgen.clients import kafka
+from selfgen.messages import SET_ASIDE
 from selfgen.performance import DelaySketch, Totals, row
 from selfgen.settings import Settings, get_settings
 from selfgen.stopping import stop_event
@@ -34,6 +35,7 @@ _POLL_S = 0.1
 _BATCH = 10_000
 _TIMEOUT_S = 5.0
 _WINDOW_MS = 1000
+_SAID_BY_LANDING = ("bytes", "rejected", "duplicates", *(f"refused_{reason}" for reason in SET_ASIDE))
 
 log = structlog.get_logger()
 
@@ -112,8 +114,7 @@ class Watch:
             count = self._read[number] if self._hop.row_for_message else done - before.get(number, first)
             numbers = (Totals(messages=count), Totals(), max(end - done, 0), self._delays[number], now_ms)
             told = row(self._hop.topic, number, self._hop.consumer, *numbers)
-            # landing says these of topic wind
-            rows.append({**told, "bytes": None, "rejected": None, "duplicates": None})
+            rows.append(told | dict.fromkeys(_SAID_BY_LANDING))
         self._consumed = consumed
         return rows
 

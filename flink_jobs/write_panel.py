@@ -1,88 +1,193 @@
 """WritePanel: the lake's slots of panels → panel_report and panel_alarm → Druid, replacing exactly those hours.
 
-lake ─► slots since the local year began, and those compared with
-    ─► running sums by local day … year ─► differences from the reference slots ─► panel_report
-    ─► incidents ─► panel_alarm
+lake ─► slots of a day ─► running sums since its beginning, over those kept ─► differences from the reference slots
+    ─► panel_report
+    ─► incidents, from those open at the day's beginning ─► panel_alarm
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from dateutil.relativedelta import relativedelta
+import numpy as np
+import pandas as pd
 
-from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, dates, run_write, within
-from flink_jobs.rich_panel import OF_PANELS
-from flink_jobs.slots import PANEL, create_lake_table, create_splits
+from flink_jobs import incidents, runtime, slots
+from flink_jobs.reports import Staged, arguments, load, staged, staging_folder
+from flink_jobs.slots import HOUR, PANEL
+from selfgen import lake, running_sums
+from selfgen.calendar import HOUR_MS
 from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
+from selfgen.energy import accumulators, differences
+from selfgen.running_sums import day_of
 from selfgen.settings import Settings
 
-if TYPE_CHECKING:
-    from pyflink.table import StatementSet, StreamTableEnvironment
-
 NAME = "write_panel"
-DATASOURCE_NAMES = ("panel_report", "panel_alarm")
+DATASOURCE_NAMES = REPORT, ALARM = "panel_report", "panel_alarm"
 
-#: How far back each difference refers; its slot is within a day or so of it, on every clock.
-LOOK_BACK = {
-    "hour": timedelta(hours=2),
-    "day": relativedelta(days=1),
-    "month": relativedelta(months=1),
-    "quar": relativedelta(months=3),
-    "six": relativedelta(months=6),
-    "year": relativedelta(years=1),
+#: The lake's columns under the reports' names.
+NAMES = {
+    "element_id": "panel_id",
+    "generated": "power_gen",
+    "greatest": "power_max",
+    "estimated": "estimated_gen",
+    "slot_start": "timestamp",
 }
-CLOCKS = timedelta(days=2)
+_MADE = {f"diff_last_{name}" for name in DIFFERENCES} | {f"acum_{name}" for name in ACCUMULATORS}
+_IN_LAKE = {report: of_lake for of_lake, report in NAMES.items()}
+#: Columns of the lake that reports are made of.
+COLUMNS = (
+    "slot_start",
+    *(_IN_LAKE.get(one.name, one.name) for one in DATASOURCES[REPORT] if one.name not in _MADE),
+    *(f"reference_{name}" for name in DIFFERENCES),
+)
+#: Reports that are made at once take, with what they compare with, some hundred MiB.
+MOST_ROWS = 200_000
+#: A data source and the hours of it, `[start, end)`.
+Work = tuple[str, datetime, datetime]
+
+#: Hours of reports that a worker makes in a row: a day's sums begin with those kept.
+SPLIT_HOURS = 24
 
 
-def needed(start: datetime, end: datetime) -> str:
-    """Return the SQL condition on the lake's days that the reports of `[start, end)` are made of."""
-    year_began = (start - CLOCKS).replace(month=1, day=1) - CLOCKS
-    ranges = [dates(year_began, end)]
-    ranges += [dates(start - back - CLOCKS, end - back + CLOCKS) for back in LOOK_BACK.values()]
-    return " OR ".join(ranges)
+def reports(folder: Path, start: datetime, end: datetime) -> Iterator[pd.DataFrame]:
+    """Yield the rows of panel_report, with `timestamp`, of slots that start in hours of one UTC day, piece by piece.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the lake.
+    start, end : datetime
+        UTC hours of one day, `[start, end)`.
+    """
+    energies = lru_cache(maxsize=512)(lambda hour: running_sums.slots(folder, PANEL.kind, hour, hour + HOUR))
+    sums = running_sums.before(folder, PANEL.kind, day_of(start))
+    earlier = running_sums.slots(folder, PANEL.kind, day_of(start), start)
+    while start < end:
+        rows = max(lake.count_rows(folder, PANEL.kind, start), 1)
+        until = min(start + max(MOST_ROWS // rows, 1) * HOUR, end)
+        table = lake.read(folder, PANEL.kind, start, until, COLUMNS)
+        start = until
+        if not table.num_rows:
+            continue
+        piece = table.to_pandas()
+        now = piece.rename(columns=running_sums.SLOT)[list(running_sums.SLOT.values())]
+        day = pd.concat([earlier, now], ignore_index=True) if len(earlier) else now
+        added = accumulators(day, sums).iloc[len(earlier) :].set_index(piece.index)
+        compared = differences(now, _referred(energies, piece))
+        earlier = day
+        references = [f"reference_{name}" for name in DIFFERENCES]
+        yield pd.concat([piece.drop(columns=references).rename(columns=NAMES), added, compared], axis=1)
 
 
-def build_pipeline(
-    env: StreamTableEnvironment, settings: Settings, start: datetime, end: datetime, report: str, alarm: str
-) -> StatementSet:
-    """Return the job from the lake to the tables `report` and `alarm`."""
-    lake = create_lake_table(env, "lake", settings.lake_dir / PANEL.kind, OF_PANELS)
-    env.execute_sql(f"CREATE TEMPORARY VIEW slot AS SELECT * FROM {lake} WHERE {needed(start, end)}")
-    owner = "element_id, client_id"
-    sums = ", ".join(
-        f"SUM(generated) OVER (PARTITION BY {owner}, period_{name} ORDER BY slot_start) AS acum_{name}"
-        for name in ACCUMULATORS
-    )
-    env.execute_sql(f"CREATE TEMPORARY VIEW summed AS SELECT *, {sums} FROM slot")
-    differences = {f"diff_last_{name}": f"s.generated - {name}_ago.generated" for name in DIFFERENCES}
-    joins = " ".join(
-        f"LEFT JOIN slot AS {name}_ago ON {name}_ago.element_id = s.element_id "
-        f"AND {name}_ago.client_id IS NOT DISTINCT FROM s.client_id "
-        f"AND {name}_ago.slot_start = s.reference_{name}"
-        for name in DIFFERENCES
-    )
-    values = differences | {
-        "panel_id": "s.element_id",
-        "power_gen": "s.generated",
-        "power_max": "s.greatest",
-        "estimated_gen": "s.estimated",
-    }
-    columns = ", ".join(values.get(column.name, f"s.`{column.name}`") for column in DATASOURCES["panel_report"])
-    job = env.create_statement_set()
-    job.add_insert_sql(
-        f"INSERT INTO {report} SELECT s.slot_start, {columns} "
-        f"FROM (SELECT * FROM summed WHERE {within(start, end)}) AS s {joins}"
-    )
-    splits = create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
-    add_alarms(job, env, settings, PANEL, "panel_alarm", alarm, splits)
-    return job
+def _referred(energies: Any, piece: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the slots that rows compare with; the hours that hold them are read, and no others."""
+    starts = np.concatenate([piece[f"reference_{name}"].dropna().to_numpy(np.int64) for name in DIFFERENCES])
+    hours = np.unique(starts // HOUR_MS)
+    found = [energies(datetime.fromtimestamp(int(hour) * HOUR_MS / 1000, UTC)) for hour in hours]
+    found = [rows for rows in found if len(rows)]
+    return pd.concat(found, ignore_index=True) if found else None
+
+
+def write_lines(path: Path, datasource: str, frames: Iterable[pd.DataFrame]) -> int:
+    """Write rows of a data source as Druid loads them, a JSON object a line; return how many."""
+    import msgspec
+
+    types = {"string": str, "double": float, "long": int}
+    columns = DATASOURCES[datasource]
+    fields = [("timestamp", int), *((column.name, types[column.type] | None, None) for column in columns)]
+    # what is not there need not be read either
+    row, encoder = msgspec.defstruct("Row", fields, gc=False, omit_defaults=True), msgspec.json.Encoder()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, written = path.with_name(f".{uuid.uuid4().hex}"), 0
+    with unfinished.open("wb") as file:
+        for frame in frames:
+            if len(frame):
+                values = [frame["timestamp"].tolist(), *(_values(frame[one.name], one.type) for one in columns)]
+                file.write(encoder.encode_lines(list(map(row, *values))))
+                written += len(frame)
+    if written:
+        unfinished.replace(path)
+    else:
+        unfinished.unlink()
+    return written
+
+
+def _values(column: pd.Series, kind: str) -> list[Any]:
+    """Return a column's values as Python's; None where there is nothing (of numbers NaN does as well)."""
+    if kind == "double":
+        return column.to_numpy(np.float64).tolist()
+    if kind == "long" and column.notna().all():
+        return column.to_numpy(np.int64).tolist()
+    return [None if value is None or value != value else value for value in column.tolist()]  # noqa: PLR0124 - NaN
+
+
+def writer(settings: Settings, folder: Path, todo: Sequence[Work]):
+    """Return the table function `(number of the piece of work) → rows`, which writes them below a folder."""
+    from pyflink.table import DataTypes
+    from pyflink.table.udf import TableFunction, udtf
+
+    class WriteRows(TableFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
+        def eval(self, number):
+            datasource, start, end = todo[number]
+            if datasource == REPORT:
+                frames = reports(settings.lake_dir, start, end)
+            else:
+                frames = iter([incidents.alarms(settings, self.registry, start, end, folder / incidents.NAME)])
+            yield (write_lines(folder / datasource / f"{start:%Y%m%dT%H}.json", datasource, frames),)
+
+    return udtf(WriteRows(), result_types=[DataTypes.BIGINT()])
+
+
+def work(start: datetime, end: datetime) -> list[Work]:
+    """Return what a worker does in one go: the alarms of the range, one after the other; the reports of a day."""
+    edges, day = [start], day_of(start) + timedelta(hours=SPLIT_HOURS)
+    while day < end:
+        edges.append(day)
+        day += timedelta(hours=SPLIT_HOURS)
+    return [(ALARM, start, end), *((REPORT, low, high) for low, high in zip(edges, [*edges[1:], end], strict=True))]
+
+
+def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
+    """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
+    todo = work(start, end)
+    for _, low, _ in todo:
+        # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
+        running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
+    env = runtime.batch(settings, NAME)
+    folder = staging_folder(settings, NAME)
+    try:
+        env.execute_sql(f"CREATE TEMPORARY VIEW todo AS {slots.listed([(n,) for n in range(len(todo))], 'piece')}")
+        slots.run_writer(env, settings, writer(settings, folder, todo), "todo", "piece")
+        keep_incidents(settings.lake_dir, folder)
+        return staged(folder, start, end, DATASOURCE_NAMES)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def keep_incidents(folder: Path, staging: Path) -> None:
+    """Put what the worker that followed the alarms has left into the lake."""
+    for day in lake.hours(staging, incidents.NAME):
+        table = lake.read(staging, incidents.NAME, day, day + HOUR)
+        lake.replace_hour(folder, incidents.NAME, day, table)
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:
     """Replace the reports and alarms of the UTC hours `[start, end)`; return the rows of each data source."""
-    return run_write(settings, NAME, PANEL, start, end, DATASOURCE_NAMES, build_pipeline)
+    with lake.exclusive(settings.lake_dir, PANEL.kind):
+        return load(settings, stage(settings, start, end))
 
 
 def main() -> None:

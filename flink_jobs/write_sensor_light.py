@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from flink_jobs import slots
-from flink_jobs.reports import ALARM_SPLIT_HOURS, add_alarms, arguments, run_write
+from flink_jobs.reports import ALARM_SPLIT_HOURS, Staged, add_alarms, arguments, load
+from flink_jobs.reports import stage as stage_job
 from flink_jobs.slots import LIGHT
 from selfgen import lake
 from selfgen.calendar import DAY_MS
@@ -196,9 +197,15 @@ def build_pipeline(
     return job
 
 
+def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
+    """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
+    return stage_job(settings, NAME, start, end, DATASOURCE_NAMES, build_pipeline)
+
+
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:
     """Replace the reports, alarms and surfaces of the UTC hours `[start, end)`; return the rows of each data source."""
-    return run_write(settings, NAME, LIGHT, start, end, DATASOURCE_NAMES, build_pipeline)
+    with lake.exclusive(settings.lake_dir, LIGHT.kind):
+        return load(settings, stage(settings, start, end))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
+from flink_jobs.passage import Passage
 from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
@@ -99,11 +100,12 @@ def area_function():
     return Area()
 
 
-def alarm_function():
+def alarm_function(settings: Settings):
     """Return the keyed function: windows of one sensor → its alarms.
 
     A processing-time timer asks whether a sensor is silent. It is set again by itself, not by each window, and never
-    twice: `watched` says that there is one. After a restart it fires for all of the time it was away.
+    twice: `watched` says that there is one. After a restart it fires for all of the time it was away. Where the other
+    sensors are silent too, Kafka is asked whether something is still on its way.
     """
     import msgspec
     from pyflink.common import Types
@@ -111,12 +113,13 @@ def alarm_function():
     from pyflink.datastream.state import ValueStateDescriptor
 
     from selfgen.thresholds import WindThresholds
-    from selfgen.wind_alarms import Kept, Progress, follow, next_look_s, silence
+    from selfgen.wind_alarms import Kept, Progress, as_far_as, follow, is_overdue, next_look_s, silence
 
     class Alarms(KeyedProcessFunction):
         def open(self, runtime_context):
             self.state = runtime_context.get_state(ValueStateDescriptor("sensor", Types.STRING()))
             self.progress = Progress()
+            self.passage = Passage(settings)
             group = runtime_context.get_metrics_group()
             self.counts = {state: group.counter(f"selfgen_alarms_{state}") for state in ("raised", "cleared")}
             for count in self.counts.values():
@@ -126,27 +129,32 @@ def alarm_function():
             window, partition, own, neighbours = value
             kept = self._kept()
             kept.partition, kept.own = partition, kept.own if own is None else own
+            kept.heard_at = ctx.timer_service().current_processing_time()
             self.progress.note(partition, window["wind_id"], window["timestamp"])
-            kept.sensor, rows = follow(kept.sensor, window, WindThresholds.read(kept.own), neighbours)
+            thresholds = WindThresholds.read(kept.own)
+            kept.sensor, rows = follow(kept.sensor, window, thresholds, neighbours)
             if not kept.watched:
-                self._watch(kept, ctx)
+                self._watch(kept, ctx, self.progress.of(partition), thresholds)
             yield from self._keep(kept, rows)
 
         def on_timer(self, timestamp, ctx):
             kept = self._kept()
+            thresholds = WindThresholds.read(kept.own)
             self.progress.note(kept.partition, ctx.get_current_key())
             others = self.progress.of(kept.partition)
-            kept.sensor, rows = silence(kept.sensor, others, WindThresholds.read(kept.own))
-            self._watch(kept, ctx)
+            if is_overdue(kept, others, ctx.timer_service().current_processing_time(), thresholds):
+                others = as_far_as(kept, self.passage.passed_ms()) or others
+            kept.sensor, rows = silence(kept.sensor, others, thresholds)
+            self._watch(kept, ctx, others, thresholds)
             yield from self._keep(kept, rows)
 
-        def _watch(self, kept, ctx):
-            others = self.progress.of(kept.partition)
-            wait_s = next_look_s(kept.sensor, others, WindThresholds.read(kept.own))
+        def _watch(self, kept, ctx, others, thresholds):
+            timers = ctx.timer_service()
+            now = timers.current_processing_time()
+            wait_s = next_look_s(kept.sensor, others, thresholds, now - (kept.heard_at or now))
             kept.watched = wait_s is not None
             if kept.watched:
-                timers = ctx.timer_service()
-                timers.register_processing_time_timer(timers.current_processing_time() + round(wait_s * 1000))
+                timers.register_processing_time_timer(now + round(wait_s * 1000))
 
         def _kept(self):
             text = self.state.value()
@@ -161,7 +169,9 @@ def alarm_function():
     return Alarms()
 
 
-def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm: str, thresholds) -> StatementSet:
+def build_pipeline(
+    env: StreamTableEnvironment, settings: Settings, source: str, report: str, alarm: str, thresholds
+) -> StatementSet:
     """Return the job from a table of enriched windows to tables of reports and alarms."""
     from pyflink.common import Row, Types
 
@@ -189,7 +199,7 @@ def build_pipeline(env: StreamTableEnvironment, source: str, report: str, alarm:
         .key_by(area, key_type=Types.STRING())
         .process(area_function())
         .key_by(lambda value: value[0]["wind_id"], key_type=Types.STRING())
-        .process(alarm_function())
+        .process(alarm_function(settings))
         .map(lambda values: Row(*values), output_type=row_type)
     )
     env.create_temporary_view("alarm", env.from_data_stream(alarms))
@@ -204,7 +214,7 @@ def submit(settings: Settings, restore_from: str | None) -> None:
     env = runtime.streaming(settings, NAME, restore_from)
     source = create_source(env, settings)
     report, alarm = (create_sink(env, settings, topic) for topic in ("wind_report", "wind_alarm"))
-    build_pipeline(env, source, report, alarm, own_thresholds(settings)).execute()
+    build_pipeline(env, settings, source, report, alarm, own_thresholds(settings)).execute()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from selfgen.messages import SET_ASIDE
+
 DruidType = Literal["string", "double", "long"]
 
 
@@ -21,7 +23,7 @@ class Column(NamedTuple):
 
 #: Carried by every report and alarm; what a registry look-up gives, in this order.
 ENRICHMENT = (
-    Column("client_id", "string", "Client"),
+    Column("client_id", "string", "Client id"),
     Column("name", "string", "Name"),
     Column("apell_1", "string", "First surname"),
     Column("apell_2", "string", "Second surname"),
@@ -36,10 +38,10 @@ ENRICHMENT = (
     Column("time_zone", "string", "Time zone"),
 )
 
-_WHOSE = ("client_id", "name", "apell_1", "apell_2", "postal_code", "client_type")
+_WHOSE = ("client_id", "name", "apell_1", "apell_2", "postal_code", "client_type", "time_zone")
 
 _LOCAL = (
-    Column("local_time", "string", "Local time"),
+    Column("local_time", "string", "Local time with its offset"),
     Column("local_date", "string", "Local date"),
 )
 
@@ -131,6 +133,7 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
         Column("delay_p95", "double", "Delay, 95 %", "s"),
         Column("delay_p99", "double", "Delay, 99 %", "s"),
         Column("delay_max", "double", "Delay, greatest", "s"),
+        *(Column(f"refused_{reason}", "long", f"Refused: {reason.replace('_', ' ')}") for reason in SET_ASIDE),
     ),
 }
 

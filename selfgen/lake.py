@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -77,10 +78,25 @@ def replace_hour(lake: Path, name: str, hour: datetime, table: pa.Table) -> None
         os.fsync(descriptor)
 
 
+def stage_hour(staging_dir: Path, hour: datetime, table: pa.Table) -> None:
+    """Put a table into a staging folder, for `publish`; whoever stages the hour once more replaces it."""
+    folder = staging_dir / _partition(hour)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{uuid.uuid4().hex}"
+    pq.write_table(table, unfinished)
+    unfinished.replace(folder / FILE)
+
+
 def publish(
-    staging_dir: Path, lake: Path, name: str, hours: Iterable[datetime], schema: pa.Schema
+    staging_dir: Path,
+    lake: Path,
+    name: str,
+    hours: Iterable[datetime],
+    schema: pa.Schema,
+    *,
+    before: Callable[[list[datetime]], object] = lambda changed: None,
 ) -> dict[datetime, int]:
-    """Replace hours by the files that a job left in a staging folder.
+    """Replace hours by the files that a job left in a staging folder; those that are as staged already stay.
 
     Parameters
     ----------
@@ -95,6 +111,8 @@ def publish(
         The UTC hours that were computed, aware; those without a staged file become empty.
     schema : pyarrow.Schema
         Columns of the files in the lake; staged columns are cast, others left out.
+    before : callable, optional
+        Told which hours will be other than they were, if any, before the first is replaced.
 
     Returns
     -------
@@ -111,14 +129,25 @@ def publish(
     if unexpected:
         raise ValueError(f"{staging_dir} holds {min(unexpected):%Y-%m-%dT%H}Z, which was not to be computed")
 
-    def publish_hour(hour: datetime) -> int:
+    def staged(hour: datetime) -> pa.Table:
         files = sorted(path for path in (staging_dir / _partition(hour)).glob("[!._]*") if path.is_file())
         parts = [pq.ParquetFile(path).read(columns=schema.names).select(schema.names) for path in files]
-        table = pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
-        replace_hour(lake, name, hour, table)
+        return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+
+    def differs(hour: datetime) -> bool:
+        old = read(lake, name, hour, hour + HOUR)
+        return not (old.num_columns and old.equals(staged(hour)))
+
+    def publish_hour(hour: datetime) -> int:
+        table = staged(hour)
+        if hour in changed:
+            replace_hour(lake, name, hour, table)
         return int(table.num_rows)
 
     with ThreadPoolExecutor() as pool:
+        changed = {hour for hour, other in zip(hours, pool.map(differs, hours), strict=True) if other}
+        if changed:
+            before(sorted(changed))
         return dict(zip(hours, pool.map(publish_hour, hours), strict=True))
 
 
@@ -165,12 +194,34 @@ def read(
         except FileNotFoundError:
             return None
 
-    with ThreadPoolExecutor() as pool:
-        tables = [table for table in pool.map(read_file, paths) if table is not None]
+    if len(paths) == 1:
+        tables = [read_file(paths[0])]
+    else:
+        with ThreadPoolExecutor() as pool:
+            tables = list(pool.map(read_file, paths))
+    tables = [table for table in tables if table is not None]
     if tables:
         return pa.concat_tables(tables)
     empty = (schema or pa.schema([])).empty_table()
     return empty.select(columns) if columns and schema else empty
+
+
+def count_rows(lake: Path, name: str, hour: datetime) -> int:
+    """Return how many rows an hour has; none, where it was not computed."""
+    try:
+        return int(pq.read_metadata(lake / name / _partition(hour) / FILE).num_rows)
+    except FileNotFoundError:
+        return 0
+
+
+def remove_hours(lake: Path, name: str, hours: Iterable[datetime]) -> None:
+    """Remove hours, which are then as if they had never been computed; durable when it returns."""
+    for hour in hours:
+        folder = lake / name / _partition(hour)
+        if folder.exists():
+            with _locked(folder) as descriptor:
+                (folder / FILE).unlink(missing_ok=True)
+                os.fsync(descriptor)
 
 
 def hours(lake: Path, name: str) -> list[datetime]:

@@ -131,6 +131,9 @@ REASONS: dict[str, str] = {
     "bad_id": "the element id is not 1 to 128 bytes of UTF-8 without control characters",
 }
 
+#: Codes under which messages are set aside: the contract's, and that of one that landing itself failed at.
+SET_ASIDE = (*REASONS, "internal_error")
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from selfgen.messages import SET_ASIDE
+
 #: Relative error of a quantile.
 _ACCURACY = 0.01
 _GROWTH = math.log((1 + _ACCURACY) / (1 - _ACCURACY))
@@ -52,12 +54,13 @@ class DelaySketch:
 
 @dataclass(slots=True)
 class Totals:
-    """A partition's counts since it exists, as its progress holds them."""
+    """A partition's counts since it exists, as its progress holds them; `refused` is `rejected` by reason."""
 
     messages: int = 0
     bytes: int = 0
     rejected: int = 0
     duplicates: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Totals) -> Totals:
         """Return the totals of both."""
@@ -66,18 +69,21 @@ class Totals:
             self.bytes + other.bytes,
             self.rejected + other.rejected,
             self.duplicates + other.duplicates,
+            {reason: self.refused.get(reason, 0) + other.refused.get(reason, 0) for reason in SET_ASIDE},
         )
 
     @classmethod
     def of(cls, progress: dict[str, Any]) -> Totals:
         """Return the totals of a progress document."""
-        rejected = sum(progress.get("refused", {}).values())
+        refused = progress.get("refused", {})
+        rejected = sum(refused.values())
         duplicates = progress.get("duplicates", 0)
         return cls(
             progress.get("landed", 0) + progress.get("replaced", 0) + duplicates + rejected,
             progress.get("bytes", 0),
             rejected,
             duplicates,
+            dict(refused),
         )
 
 
@@ -106,4 +112,5 @@ def row(
         "delay_p95": delays.quantile(0.95),
         "delay_p99": delays.quantile(0.99),
         "delay_max": delays.greatest_s if delays.counts.any() else None,
+        **{f"refused_{reason}": now.refused.get(reason, 0) - reported.refused.get(reason, 0) for reason in SET_ASIDE},
     }

@@ -133,6 +133,25 @@ class Settings(BaseSettings):
         description="The administrator's password; empty: made at the first start, kept in a file",
     )
 
+    superset_database: SecretStr = Field(
+        SecretStr(""), description="SQLAlchemy URI of Superset's metadata; empty: SQLite in its folder"
+    )
+    superset_redis: SecretStr = Field(
+        SecretStr(""), description="URL of Redis for Superset's caches and scheduled work; empty: files, and none"
+    )
+    superset_behind_proxy: bool = Field(
+        False, description="A proxy in front of Superset speaks HTTPS and sets X-Forwarded-For, -Proto, -Host, -Port"
+    )
+    superset_public_url: str = Field(
+        "", description="Superset's address that people use, for links in e-mails; empty: superset_url"
+    )
+    superset_smtp_host: str = Field("", description="Mail server of Superset's scheduled reports; empty: none")
+    superset_smtp_port: int = Field(587, ge=1, le=65535, description="The mail server's port")
+    superset_smtp_user: str = Field("", description="The mail server's user; empty: it asks for none")
+    superset_smtp_password: SecretStr = Field(SecretStr(""), description="The mail server's password")
+    superset_smtp_starttls: bool = Field(True, description="Speak TLS with the mail server, and check its certificate")
+    superset_smtp_from: str = Field("selfgen@localhost", description="Sender of Superset's reports")
+
     # the rules
     max_gap_s: float = Field(300.0, gt=0, description="Longest gap between samples that still counts as energy, s")
 

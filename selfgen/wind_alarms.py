@@ -287,7 +287,8 @@ def unheard(state: Silence, others: int, thresholds: SilentWind, speed: float = 
     Parameters
     ----------
     others : int
-        Time of the newest window of those that would be late as well if the pipeline were; see `Progress`.
+        Time of the newest window of those that would be late as well if the pipeline were, see `Progress`; or how far
+        this one would be, see `as_far_as`.
     speed : float
         Of the last window, for the event.
     """
@@ -302,7 +303,7 @@ def unheard(state: Silence, others: int, thresholds: SilentWind, speed: float = 
     at = round(state.last + longest)
     text = (
         f"Nothing for {_span(longest)}, usual is a window every {median(state.gaps) / 1000:.0f} s; "
-        "other sensors went on"
+        "it is not the pipeline that is behind"
     )
     raised = replace(state, doubted=None, started=state.last, raised=at, back=0)
     return raised, Event("raised", at, state.last, speed, "major", text)
@@ -354,6 +355,7 @@ class Kept(Struct):
     partition: int = 0
     own: str | None = None  # JSON text, as `WindThresholds.read` takes it
     watched: bool = False
+    heard_at: int | None = None  # when its last window came, by the clock of the job
 
 
 _BROUGHT = ("wind_id", *(name for name in names("wind_report") if name in names("wind_alarm") and name != "wind_speed"))
@@ -404,8 +406,35 @@ def silence(sensor: Sensor, others: int | None, thresholds: WindThresholds) -> t
     return sensor, [_row(sensor, "no_data", event)] if event else []
 
 
-def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds) -> float | None:
-    """Return in how many seconds to ask `silence` again; None where only a window can change anything."""
+def is_overdue(kept: Kept, others: int | None, now: int, thresholds: WindThresholds) -> bool:
+    """Return whether a sensor is silent for too long by the job's clock, and the others are no further."""
+    longest = None if kept.sensor is None else longest_silence(kept.sensor.no_data, thresholds.no_data)
+    if kept.sensor is None or kept.heard_at is None or longest is None or kept.sensor.no_data.started is not None:
+        return False
+    return now - kept.heard_at >= longest and (others is None or others < kept.sensor.last + longest)
+
+
+def as_far_as(kept: Kept, passed: int | None) -> int | None:
+    """Return how far a sensor's windows would be had it gone on, since the pipeline has passed on all that was sent.
+
+    Parameters
+    ----------
+    passed : int or None
+        By the job's clock, the moment up to which all that was sent has come through.
+    """
+    if kept.sensor is None or kept.heard_at is None or passed is None or passed <= kept.heard_at:
+        return None
+    return kept.sensor.last + passed - kept.heard_at
+
+
+def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds, silent_ms: int = 0) -> float | None:
+    """Return in how many seconds to ask `silence` again; None where only a window can change anything.
+
+    Parameters
+    ----------
+    silent_ms : int
+        For how long there was no window, by the job's clock.
+    """
     state, own = sensor.no_data, thresholds.no_data
     if state.started is not None:
         return None
@@ -414,7 +443,8 @@ def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds) 
         return own.least_s
     if state.doubted is not None:
         return own.confirm_s
-    return max((sensor.last + longest - others) / 1000, own.confirm_s)
+    left = longest - silent_ms if silent_ms < longest else longest
+    return max(min(sensor.last + longest - others, left) / 1000, own.confirm_s)
 
 
 def _row(sensor: Sensor, code: str, event: Event) -> dict[str, Any]:

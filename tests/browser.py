@@ -31,10 +31,12 @@ FLAGS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 90_000
+#: Tall enough for a whole dashboard: Superset draws only the charts in view.
+HEIGHT = 2600
 
 # every chart's title, its text, and what it drew or failed to draw
 CHARTS = """
-() => [...document.querySelectorAll('.dashboard-component-chart-holder')].map(holder => ({
+() => [...document.querySelectorAll('.dashboard-component-chart-holder:has([data-test-chart-id])')].map(holder => ({
     title: holder.querySelector('[data-test="editable-title"], .header-title')?.innerText.trim() ?? '',
     text: holder.querySelector('.chart-container, [data-test="chart-container"]')?.innerText.trim() ?? '',
     drawn: holder.querySelector('canvas, svg.vx, table, .header-line') !== null,
@@ -42,6 +44,13 @@ CHARTS = """
     empty: holder.querySelector('.ant-empty, [data-test="empty-state"]') !== null,
     error: holder.querySelector('.ant-alert-error, [role="alert"]')?.innerText.trim() ?? '',
 }))
+"""
+
+
+# whether every chart has become as wide as its place
+FILLED = """
+() => [...document.querySelectorAll('.chart-container')].every(place => [...place.querySelectorAll('canvas')].every(
+    canvas => canvas.getBoundingClientRect().width > 0.8 * place.getBoundingClientRect().width))
 """
 
 
@@ -54,6 +63,11 @@ class Chart:
     drawn: bool
     empty: bool
     error: str
+
+    @property
+    def figure(self) -> str:
+        """Its first line: of a number, the number."""
+        return self.text.partition("\n")[0]
 
 
 @dataclass
@@ -80,8 +94,7 @@ def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterato
     assert chromium, "chromium is missing: install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        # tall enough for a whole dashboard: Superset draws only the charts in view
-        page = browser.new_page(viewport={"width": width, "height": 2400})
+        page = browser.new_page(viewport={"width": width, "height": HEIGHT})
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)[:300]))
         page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
@@ -101,7 +114,7 @@ def read(page: Page) -> list[dict[str, object]]:
     return charts
 
 
-def wait_until_drawn(page: Page) -> None:
+def wait_until_drawn(page: Page, animation_ms: int = 1_500) -> None:
     """Wait until no chart is loading any more, and its animation is over.
 
     A chart that never draws does not raise: what is read then says so.
@@ -112,7 +125,7 @@ def wait_until_drawn(page: Page) -> None:
             f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
             "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
         )
-    page.wait_for_timeout(1_500)
+    page.wait_for_timeout(animation_ms)
 
 
 def open_page(page: Page, settings: Settings, slug: str) -> None:
@@ -123,23 +136,38 @@ def open_page(page: Page, settings: Settings, slug: str) -> None:
 
 def look(page: Page, settings: Settings, slug: str, screenshot: Path | None = None) -> DashboardState:
     """Open a dashboard and return what it shows once it is drawn; keep a picture where a path is given."""
-    state = DashboardState()
     open_page(page, settings, slug)
+    return seen(page, screenshot)
+
+
+def seen(page: Page, screenshot: Path | None = None) -> DashboardState:
+    """Return what the dashboard at hand shows; keep a picture where a path is given."""
+    state = DashboardState()
     for found in read(page):
         chart = Chart(**{name: found[name] for name in Chart.__dataclass_fields__})  # type: ignore[arg-type]
         state.charts[chart.title] = chart
         if chart.error:
             state.errors.append(f"{chart.title}: {chart.error}")
     state.filters = page.locator("[data-test=filter-control-name]").all_inner_texts()
+    width, needed = page.evaluate("[window.innerWidth, document.documentElement.scrollWidth]")
+    if needed > width:
+        state.errors.append(f"the page is {needed} px wide in a window of {width}")
     if screenshot:
         screenshot.parent.mkdir(parents=True, exist_ok=True)
         bottom = page.evaluate(
-            "Math.max(...[...document.querySelectorAll('.dashboard-component-chart-holder')]"
+            "Math.max(...[...document.querySelectorAll('.dashboard-component, .dashboard-component-chart-holder')]"
             ".map(holder => holder.getBoundingClientRect().bottom))"
         )
-        width = page.evaluate("window.innerWidth")
         page.screenshot(path=screenshot, clip={"x": 0, "y": 0, "width": width, "height": bottom + 24})
     return state
+
+
+def widen(page: Page, width: int) -> None:
+    """Make the window so many pixels wide, and wait until the charts are drawn anew."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    with suppress(TimeoutError):
+        page.wait_for_function(FILLED)
+    wait_until_drawn(page, animation_ms=500)
 
 
 def open_dashboard(settings: Settings, slug: str, screenshot: Path | None = None, width: int = 1600) -> DashboardState:
@@ -167,3 +195,18 @@ def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> 
     except TimeoutError:
         texts = {chart["title"]: chart["text"] for chart in read(page)}
         raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None
+
+
+def figure_of(page: Page, title: str) -> str:
+    """Return a chart's first line as it is at this moment."""
+    [text] = [str(chart["text"]) for chart in read(page) if chart["title"] == title]
+    return text.partition("\n")[0]
+
+
+def await_change(page: Page, title: str, figure: str, timeout_s: float) -> None:
+    """Wait until a chart's first line reads something else than `figure`."""
+    shows = (
+        f"([title, figure]) => ({CHARTS})().some(c => c.title === title && /\\d/.test(c.text)"
+        " && c.text.split('\\n')[0] !== figure)"
+    )
+    page.wait_for_function(shows, arg=[title, figure], timeout=timeout_s * 1000)

@@ -10,7 +10,9 @@ import typer
 
 from selfgen.cli.console import CommandError, out, print_json, reported
 
-druid = typer.Typer(help="Druid: the supervisors of druid_specs/, and how they are.", no_args_is_help=True)
+druid = typer.Typer(
+    help="Druid: supervisors, compaction and retention of druid_specs/, and how they are.", no_args_is_help=True
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -33,56 +35,68 @@ def _reported() -> Iterator[None]:
 
 @druid.command()
 def apply(as_json: AsJson = False) -> None:
-    """Make Druid's supervisors those of druid_specs/; one that is as stated goes on undisturbed."""
+    """Make Druid's supervisors, compaction and retention those of druid_specs/; what is so already is left alone."""
+    from selfgen.clients import druid_storage
     from selfgen.clients.druid import apply_supervisors
     from selfgen.settings import get_settings
 
+    settings = get_settings()
     with _reported():
-        done = apply_supervisors(get_settings())
+        done = {"supervisor": apply_supervisors(settings), **druid_storage.apply(settings)}
     if as_json:
         print_json(done)
         return
-    for datasource, change in done.items():
-        out.print(f"{datasource:<20} {change}", highlight=False)
+    for kind, outcomes in done.items():
+        for datasource, change in outcomes.items():
+            out.print(f"{kind:<12} {datasource:<20} {change}", highlight=False)
 
 
 @druid.command()
 def diff(as_json: AsJson = False) -> None:
     """Show what `apply` would change; exit code 1 if anything."""
+    from selfgen.clients import druid_storage
     from selfgen.clients.druid import diff_supervisors
     from selfgen.settings import get_settings
 
+    settings = get_settings()
     with _reported():
-        changes = diff_supervisors(get_settings())
+        changes = {"supervisor": diff_supervisors(settings), **druid_storage.diff(settings)}
     if as_json:
         print_json(changes)
     else:
-        for datasource, lines in changes.items():
-            out.print(f"[bold]{datasource}[/] {'' if lines else 'as stated'}", highlight=False)
-            for line in lines:
-                out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    if any(changes.values()):
+        for kind, by_datasource in changes.items():
+            for datasource, lines in by_datasource.items():
+                out.print(f"[bold]{kind} {datasource}[/] {'' if lines else 'as stated'}", highlight=False)
+                for line in lines:
+                    out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if any(lines for by_datasource in changes.values() for lines in by_datasource.values()):
         raise typer.Exit(1)
 
 
 @druid.command()
 def status(as_json: AsJson = False) -> None:
-    """Show each supervisor's state, lag and unreadable messages; exit code 1 if one is not well."""
+    """Show how each supervisor is and what each data source holds; exit code 1 if a supervisor is not well."""
     from rich.table import Table
 
+    from selfgen.clients import druid_storage
     from selfgen.clients.druid import supervisor_status
     from selfgen.settings import get_settings
 
+    settings = get_settings()
     with _reported():
-        found = supervisor_status(get_settings())
+        found, held = supervisor_status(settings), druid_storage.status(settings)
     if as_json:
-        print_json(found)
+        print_json({"supervisors": found, "datasources": held})
     else:
-        table = Table("data source", "state", "lag", "read", "with errors", "unreadable", "last error")
+        table = Table("supervisor", "state", "lag", "read", "with errors", "unreadable", "last error")
         for datasource, one in found.items():
             keys = ("state", "lag", "processed", "processed_with_error", "unparseable")
             cells = ["–" if one.get(key) is None else str(one[key]) for key in keys]
             table.add_row(datasource, *cells, next(iter(one.get("errors", [])), ""))
+        out.print(table)
+        table = Table("data source", "segments", "rows", "bytes", "bytes to compact")
+        for datasource, one in held.items():
+            table.add_row(datasource, *("–" if value is None else f"{value:,}" for value in one.values()))
         out.print(table)
     if not all(one["healthy"] for one in found.values()):
         raise typer.Exit(1)

@@ -55,7 +55,7 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
     with reported():
         first, last = _range(hour, start, end)
         settings = get_settings()
-        from flink_jobs import backfill, runner
+        from flink_jobs import backfill
 
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
         with Progress(*columns, console=err, transient=True) as bar:
@@ -67,7 +67,7 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
                     err.print(text, highlight=False)
 
             try:
-                done = backfill.run(settings, kind, runner.SUBJECTS[kind], first, last, again=again, progress=progress)
+                done = backfill.run_and_unmark(settings, kind, first, last, again=again, progress=progress)
             except Exception as error:
                 raise CommandError(flink_reason(settings, error)) from error
     if json:
@@ -77,6 +77,8 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
         out.print(f"  {done['resumed']} of {done['parts']} parts were done by a run that was stopped before")
     for datasource, rows in done["rows"].items():
         out.print(f"  {datasource}: {rows} rows")
+    if done["mended"]:
+        out.print(f"  of other hours that depend on what changed, {done['mended']} were replaced too")
 
 
 def flink_reason(settings: Settings, error: Exception) -> str:
@@ -92,7 +94,8 @@ def flink_reason(settings: Settings, error: Exception) -> str:
 def run_panels(hour: Hour = None, start: From = None, end: To = None, again: Again = False, json: Json = False) -> None:
     """Compute panel_report and panel_alarm for an hour or a range, and replace them in Druid.
 
-    A range is done in parts of 31 days; stopped or killed, the same command goes on with the part at hand.
+    Hours after it that depend on what changed (differences, running sums, alarms) are replaced too. A range is done in
+    parts of 31 days; stopped or killed, the same command goes on with the part at hand.
     """
     _run("panel", hour, start, end, again, json)
 
@@ -140,7 +143,8 @@ def _explain(kind: str, element_id: str, hour: str, json: bool) -> None:
 def run_light(hour: Hour = None, start: From = None, end: To = None, again: Again = False, json: Json = False) -> None:
     """Compute sensor_report, sensor_alarm and light_surface for an hour or a range, and replace them in Druid.
 
-    A range is done in parts of 31 days; stopped or killed, the same command goes on with the part at hand.
+    Hours after it that depend on what changed (best orientation, alarms) are replaced too. A range is done in
+    parts of 31 days; stopped or killed, the same command goes on with the part at hand.
     """
     _run("light", hour, start, end, again, json)
 

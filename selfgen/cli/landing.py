@@ -263,11 +263,10 @@ def replay_rejected(
 
 def _choice(topic: Topic | None, reason: str | None, since: datetime | None) -> Any:
     from kafka_consumers.rejected import Choice
-    from selfgen.messages import REASONS
+    from selfgen.messages import SET_ASIDE
 
-    reasons = [*REASONS, "internal_error"]
-    if reason is not None and reason not in reasons:
-        raise CommandError(f"nothing is refused for {reason!r}; the reasons are: {', '.join(reasons)}")
+    if reason is not None and reason not in SET_ASIDE:
+        raise CommandError(f"nothing is refused for {reason!r}; the reasons are: {', '.join(SET_ASIDE)}")
     return Choice(topic and topic.value, reason, since)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _VERDICT = {True: "[green]holds[/]", False: "[bold red]missed[/]", None: ""}
 
+Seed = Annotated[int | None, typer.Option(help="Draw otherwise at random, where it does", show_default=False)]
 Name = Annotated[str | None, typer.Argument(help="Which one, or all; without it, the list.", show_default=False)]
 
 
@@ -25,17 +26,17 @@ def register(app: typer.Typer) -> None:
     app.command("chaos")(chaos)
 
 
-def bench(name: Name = None) -> None:
+def bench(name: Name = None, seed: Seed = None) -> None:
     """Measure against peers in one run; print a table, write build/bench/NAME.json."""
-    _run("bench", name)
+    _run("bench", name, seed)
 
 
-def chaos(name: Name = None) -> None:
+def chaos(name: Name = None, seed: Seed = None) -> None:
     """Break servers and processes, and count what is left; print a table, write build/chaos/NAME.json."""
-    _run("chaos", name)
+    _run("chaos", name, seed)
 
 
-def _run(sort: Sort, name: str | None) -> None:
+def _run(sort: Sort, name: str | None, seed: int | None) -> None:
     """Run one or all; exit with 1 if a bar does not hold."""
     from benchmarks.form import measure, names, report_path
     from selfgen.settings import get_settings
@@ -51,7 +52,12 @@ def _run(sort: Sort, name: str | None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a measurement's own servers are stopped
         for each in known if name == "all" else [name]:
             out.print(f"[dim]{sort} {each} …[/]")
-            figures = measure(sort, each, settings)
+            try:
+                figures = measure(sort, each, settings, seed)
+            except TypeError as error:
+                if seed is None or "'seed'" not in str(error):
+                    raise
+                raise CommandError(f"{sort} {each} draws nothing at random: leave out --seed") from error
             out.print(_table(f"{sort} {each}", figures))
             out.print(f"[dim]{report_path(sort, each, settings)}[/]", soft_wrap=True)
             missed += [f"{each}: {figure.name}" for figure in figures if figure.holds is False]

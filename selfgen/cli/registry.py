@@ -164,8 +164,10 @@ def client_show(client_id: ClientId, as_json: AsJson = False) -> None:
 @client.command("list")
 def client_list(as_json: AsJson = False) -> None:
     """List the clients."""
+    from couchbase_admin.clients import all_clients
+
     with registry() as store:
-        found = _documents(store, "client", client_key, Client)
+        found = [as_builtin(one) for one in all_clients(store)]
     columns = ["client_id", "name", "apell_1", "postal_code", "time_zone", "end_date"]
     _list(columns, found, as_json=as_json)
 

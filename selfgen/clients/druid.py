@@ -35,10 +35,10 @@ from tenacity import (
     stop_after_attempt,
     stop_after_delay,
     wait_exponential,
-    wait_fixed,
 )
 
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.derived import EXPRESSIONS
 from selfgen.settings import ROOT, Settings
 
 SPECS_DIR = ROOT / "druid_specs"
@@ -46,7 +46,7 @@ SPECS_DIR = ROOT / "druid_specs"
 #: Worth asking again. An overlord that is about to lead redirects to itself.
 _TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)
 _PATIENCE_S = 30.0
-_POLL_S = 0.2
+_POLL_S, _LONGEST_POLL_S = 0.2, 2.0
 
 #: An input without rows: Druid takes neither an empty list of files nor empty text.
 _NO_ROWS = {
@@ -86,16 +86,20 @@ class Replacement:
 
 
 def read_spec(datasource: str) -> dict[str, Any]:
-    """Return a data source's specification as its file states it."""
-    spec: dict[str, Any] = json.loads((SPECS_DIR / f"{datasource}.json").read_text())
+    """Return a data source's specification as its file states it, with the expressions of the derived columns."""
+    spec: dict[str, Any] = json.loads(_template(datasource).safe_substitute(EXPRESSIONS))
     return spec
 
 
 def supervisor_spec(settings: Settings, datasource: str) -> dict[str, Any]:
     """Return the Kafka supervisor of a streamed data source, with this system's addresses in it."""
-    template = Template((SPECS_DIR / f"{datasource}.json").read_text())
-    spec: dict[str, Any] = json.loads(template.substitute(bootstrap_servers=settings.bootstrap_servers))
+    text = _template(datasource).substitute(EXPRESSIONS, bootstrap_servers=settings.bootstrap_servers)
+    spec: dict[str, Any] = json.loads(text)
     return spec
+
+
+def _template(datasource: str) -> Template:
+    return Template((SPECS_DIR / f"{datasource}.json").read_text())
 
 
 def batch_spec(datasource: str) -> dict[str, Any]:
@@ -275,11 +279,34 @@ def replace(
     )
     if rows is not None and written != rows:
         raise DruidError(f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?")
+    _await_queryable(settings, datasource, start, end, written, deadline)
+    return Replacement(task_id, written, time.monotonic() - began)
+
+
+def run_task(
+    settings: Settings, spec: dict[str, Any], start: datetime, end: datetime, *, timeout: float = 600.0
+) -> Replacement:
+    """Run a batch task like `replace_spec`'s, and return once queries see the rows that it wrote into `[start, end)`.
+
+    Raises
+    ------
+    TaskFailed
+        With the task's own message.
+    """
+    began = time.monotonic()
+    deadline = began + timeout
+    task_id, written = _run(settings, spec, deadline)
+    _await_queryable(settings, spec["spec"]["dataSchema"]["dataSource"], start, end, written, deadline)
+    return Replacement(task_id, written, time.monotonic() - began)
+
+
+def _await_queryable(
+    settings: Settings, datasource: str, start: datetime, end: datetime, written: int, deadline: float
+) -> None:
     _await_served(settings, datasource, start, end, deadline=deadline)
     if written:
         # the broker learns the table of a first segment a moment later than the segment
         _until(lambda: exists(settings, datasource), bool, deadline, f"Druid's broker knows no table {datasource}")
-    return Replacement(task_id, written, time.monotonic() - began)
 
 
 def _task_id(datasource: str, start: datetime) -> str:
@@ -356,8 +383,9 @@ def _await_served(settings: Settings, datasource: str, start: datetime, end: dat
 
     def missing() -> int:
         # makes the coordinator read the metadata store now: else it may still show the segments replaced
-        answer = _coordinator(
+        answer = coordinator(
             settings,
+            "GET",
             f"datasources/{datasource}/loadstatus?forceMetadataRefresh=true&simple=true&interval={interval}",
             allowed=(204, 404),
         )
@@ -483,8 +511,11 @@ def _overlord(
     return _ask(f"{settings.coordinator}/druid/indexer/v1/{path}", method, body, allowed)
 
 
-def _coordinator(settings: Settings, path: str, *, allowed: tuple[int, ...] = ()) -> requests.Response:
-    return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", "GET", None, allowed)
+def coordinator(
+    settings: Settings, method: str, path: str, *, body: Any = None, allowed: tuple[int, ...] = ()
+) -> requests.Response:
+    """Return the coordinator's answer to a request that may be repeated; raise `DruidError` for one not `allowed`."""
+    return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", method, body, allowed)
 
 
 def _ask(url: str, method: str, body: Any, allowed: tuple[int, ...]) -> requests.Response:
@@ -509,7 +540,8 @@ def _until(probe: Callable[[], _Value], done: Callable[[_Value], bool], deadline
     retrying = Retrying(
         retry=retry_if_result(lambda value: not done(value)),
         stop=stop_after_delay(max(deadline - time.monotonic(), 0.0)),
-        wait=wait_fixed(_POLL_S),
+        # asking costs Druid something too, and what takes long may be told a little later
+        wait=wait_exponential(multiplier=_POLL_S, exp_base=1.3, max=_LONGEST_POLL_S),
     )
     try:
         return retrying(probe)

@@ -150,33 +150,45 @@ def read_readings(
         order of element and time. A reading with none of these fields, as a deleted one, is left out.
     """
     projection = {"_id": 1, **{f"msg_value.{name}": 1 for name in value_fields}}
-    identities: list[str] = []
-    values: list[Document] = []
+    known: dict[str, int] = {}
+    parts: list[list[NDArray[Any]]] = []
     with connect(settings) as client:
         batches = client[settings.mongodb_database]["topic"].find_raw_batches(
             time_range(topic, start_ms, end_ms), projection, batch_size=_READ_BATCH
         )
         for batch in batches:
-            documents = bson.decode_all(cast(bytes, batch))
-            identities += [document["_id"] for document in documents]
-            values += [document["msg_value"] for document in documents]
-    return _frame(topic, identities, values, value_fields)
-
-
-def _frame(topic: str, identities: list[str], values: list[Document], value_fields: Sequence[str]) -> pd.DataFrame:
-    time_at = len(topic) + 1
-    element_at = time_at + _TIME_DIGITS + 1
-    times_ms = np.fromiter((int(identity[time_at : element_at - 1]) for identity in identities), np.int64)
-    codes, elements = pd.factorize(
-        np.array([identity[element_at:] for identity in identities], dtype=object), sort=True
+            # a batch of documents takes twenty times the memory of its arrays, so it goes at once
+            parts.append(_arrays(topic, bson.decode_all(cast(bytes, batch)), value_fields, known))
+    types = (np.int32, np.int64, *(np.float64 for _ in value_fields))
+    codes, times_ms, *values = (
+        np.concatenate([np.empty(0, kind), *(part[place] for part in parts)]) for place, kind in enumerate(types)
     )
-    order = np.argsort(codes, kind="stable")  # the range comes in order of time
-    columns: dict[str, Any] = {"element_id": elements.take(codes[order]), "time": times_ms[order]}
-    for name in value_fields:
-        columns[name] = np.array([value.get(name) for value in values], dtype=np.float64)[order]
-    frame = pd.DataFrame(columns)
+    elements = np.array(list(known), dtype=object)
+    rank = np.empty(len(elements), np.int32)
+    rank[np.argsort(elements)] = np.arange(len(elements))
+    order = np.argsort(rank[codes], kind="stable")  # the range comes in order of time
+    columns: dict[str, Any] = {"element_id": elements[codes[order]], "time": times_ms[order]}
+    columns |= {name: value[order] for name, value in zip(value_fields, values, strict=True)}
+    frame = pd.DataFrame(columns, copy=False)
     present = frame[list(value_fields)].notna().any(axis=1)
     return frame if present.all() else frame[present].reset_index(drop=True)
+
+
+def _arrays(
+    topic: str, documents: list[Document], value_fields: Sequence[str], known: dict[str, int]
+) -> list[NDArray[Any]]:
+    """Return documents as arrays: number of the element in `known`, where new ones are added, time, value fields."""
+    time_at = len(topic) + 1
+    element_at = time_at + _TIME_DIGITS + 1
+    count = len(documents)
+    identities = [document["_id"] for document in documents]
+    values = [document["msg_value"] for document in documents]
+    codes = (known.setdefault(identity[element_at:], len(known)) for identity in identities)
+    return [
+        np.fromiter(codes, np.int32, count),
+        np.fromiter((int(identity[time_at : element_at - 1]) for identity in identities), np.int64, count),
+        *(np.array([value.get(name) for value in values], dtype=np.float64) for name in value_fields),
+    ]
 
 
 def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int, end_ms: int) -> Iterator[Document]:

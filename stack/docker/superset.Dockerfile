@@ -5,9 +5,11 @@ FROM apache/superset:6.1.0
 USER root
 COPY superset/requirements.lock /selfgen/superset/requirements.lock
 COPY stack/superset/*.py /selfgen/stack/superset/
-# gunicorn too: serve.py's options are those of the locked version
+# gunicorn too: serve.py's options are those of the locked version; pillow draws the maps' tiles; PostgreSQL's driver is
+# for metadata kept there
 RUN . /app/.venv/bin/activate \
-    && uv pip install --no-cache $(grep -E '^(pydruid|gunicorn)==' /selfgen/superset/requirements.lock) \
+    && uv pip install --no-cache \
+        $(grep -E '^(pydruid|gunicorn|pillow|psycopg2-binary)==' /selfgen/superset/requirements.lock) \
     && mkdir /selfgen/build && chown superset /selfgen/build
 
 USER superset

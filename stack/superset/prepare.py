@@ -10,7 +10,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import sqlite3
 import sys
 import tempfile
 from pathlib import Path
@@ -78,37 +77,49 @@ def template() -> Path:
     return path
 
 
+def database(home: Path) -> str:
+    """Return the SQLAlchemy URI of the metadata."""
+    return os.environ.get("SELFGEN_SUPERSET_DATABASE") or f"sqlite:///{home}/superset.db"
+
+
 def set_administrator(home: Path) -> None:
     """Give the first user the configured name and password; a password is made where none is configured."""
+    from sqlalchemy import create_engine, text
     from werkzeug.security import check_password_hash, generate_password_hash
 
     name = os.environ.get("SELFGEN_SUPERSET_USER") or "admin"
     password = os.environ.get("SELFGEN_SUPERSET_PASSWORD") or kept(home / PASSWORD_FILE, secrets.token_urlsafe(18))
-    with sqlite3.connect(home / "superset.db") as metadata:
-        first, hashed = metadata.execute("SELECT min(id), password FROM ab_user").fetchone()
+    engine = create_engine(database(home))
+    with engine.begin() as metadata:
+        first, hashed = metadata.execute(text("SELECT id, password FROM ab_user ORDER BY id LIMIT 1")).one()
         if not check_password_hash(hashed, password):
             hashed = generate_password_hash(password)
-        metadata.execute("UPDATE ab_user SET username = ?, password = ? WHERE id = ?", (name, hashed, first))
+        changed = {"name": name, "password": hashed, "id": first}
+        metadata.execute(text("UPDATE ab_user SET username = :name, password = :password WHERE id = :id"), changed)
+    engine.dispose()
 
 
 def prepare(home: Path) -> None:
-    """Make the folder ready: from the template where it is new, by migration where Superset changed."""
-    database, stamp = home / "superset.db", home / "version"
-    if not database.exists():
+    """Make the metadata ready: SQLite from the template where it is new, by migration where Superset changed."""
+    elsewhere = bool(os.environ.get("SELFGEN_SUPERSET_DATABASE"))
+    ready = " ".join([version(), *([hashlib.sha256(database(home).encode()).hexdigest()[:12]] if elsewhere else [])])
+    stamp = home / "version"
+    if not elsewhere and not (home / "superset.db").exists():
         source = template()
         configure(home)
         shutil.copyfile(source, home / "superset.db.new")
-        (home / "superset.db.new").replace(database)
+        (home / "superset.db.new").replace(home / "superset.db")
     else:
         configure(home)
-        if not stamp.exists() or stamp.read_text() != version():
+        if not stamp.exists() or stamp.read_text() != ready:
             migrate()
-    stamp.write_text(version())
+    stamp.write_text(ready)
     set_administrator(home)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--template"]:
+        os.environ.pop("SELFGEN_SUPERSET_DATABASE", None)
         template()
     else:
         prepare(Path(os.environ["SUPERSET_HOME"]))

@@ -9,22 +9,44 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 import requests
+from playwright.sync_api import Page
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from selfgen.clients import druid
 from selfgen.columns import DATASOURCES
-from selfgen.demo import run
+from selfgen.demo import oracle, run
 from selfgen.settings import PORT_OFFSETS, ROOT, Settings
+from selfgen.simulation.batch import read_lines
 from stack import lifecycle
 from stack.servers import SERVERS
 from stack.supervisor import leftovers
-from tests.browser import open_dashboard
+from tests.browser import (
+    HEIGHT,
+    await_change,
+    await_figure,
+    choose,
+    figure_of,
+    look,
+    page_of,
+    seen,
+    widen,
+)
+from tests.e2e import figures
 from tests.ports import free_port_base, use
+
+#: The best orientation of each slot, and every alarm row, as Druid has them.
+PLANES = (
+    'SELECT light_id, TIMESTAMP_TO_MILLIS(__time) / 1000.0 AS "start", optimal_tilt AS tilt, optimal_azimuth AS azimuth'
+    " FROM sensor_report"
+)
+ALARMS = "SELECT '{0}' AS kind, *, TIMESTAMP_TO_MILLIS(__time) AS ms FROM {0}_alarm"
 
 SELFGEN = str(Path(sys.executable).with_name("selfgen"))
 
@@ -103,12 +125,6 @@ def test_memory_is_within_bounds(report):
     assert sum(report["memory_mib"].values()) < 6 * 1024
 
 
-def test_the_dashboard_draws_every_chart(report, settings):
-    state = open_dashboard(settings, "selfgen-overview", settings.build_dir / "overview.png")
-    assert state.charts
-    assert state.errors == []
-
-
 def test_what_was_refused_lists_with_its_reason(report):
     done = subprocess.run([SELFGEN, "rejected", "list", "--json"], capture_output=True, text=True, check=True)
     assert "malformed_json" in done.stdout
@@ -145,6 +161,163 @@ def test_prometheus_reads_what_the_operators_page_says(report, settings):
         assert values[prefix + "selfgen_alarms_cleared"] > 0
 
     read()
+
+
+# ---------------------------------------------------------------------------------------- dashboards
+SMALL, LARGE = 1280, 1920
+TWO_DAYS_S = 2 * 86_400
+#: The first row of each dashboard, and at last that one where readings come in again.
+SLUGS = ("company-history", "area-history", "topic-performance", "alarms", "light-potential", "overview", "real-time")
+
+
+class TestDashboards:
+    """Looked at while the devices are silent, so that the figures stand still; at last they send again."""
+
+    @pytest.fixture(scope="class")
+    def sent(self, report, settings) -> Iterator[figures.Sent]:
+        lifecycle.down(settings, ["live_feed"])
+        demo = run.Demo(settings, days=2, say=print, stage_seen=lambda _name, _seconds: None)
+        run.await_landed(demo)
+        replayed = [message.event_ms for message in read_lines(demo.folder / "replay.jsonl")]
+        until = -(-max(replayed) // 3_600_000) * 3600
+        yield figures.Sent(list(demo.messages()), demo.fleet, until - TWO_DAYS_S, until - 3600)
+        lifecycle.up(settings, ["live_feed"])
+
+    @pytest.fixture(scope="class")
+    def first_rows(self, sent, settings) -> dict[str, dict[str, set[str]]]:
+        """Return what the numbers of each first row may read, once Druid has been told of the last readings."""
+        self.await_told(sent, settings)
+        panels, light = sent.panels, sent.reported(sent.light)
+        covered, energy = f"{panels['completeness'].mean():.1%}", f"{panels['power_gen'].sum() / 1000:,.1f}"
+        # the two days before now begin with another slot when the hour or its half has gone by
+        since = [datetime.now(UTC).timestamp() + ahead - TWO_DAYS_S for ahead in (0, 600)]
+        recent = {f"{panels.loc[panels['start'] >= moment, 'power_gen'].sum() / 1000:,.1f}" for moment in since}
+        landed, duplicates = sent.outcomes["landed"], sent.outcomes["duplicate"]
+        irradiation = light.groupby("light_id")["irradiation"].sum() / 1000
+        producible = sent.producible(pd.DataFrame(druid.query(settings, PLANES)))
+        incidents = figures.incidents(
+            [row for source in ("panel", "sensor", "wind") for row in druid.query(settings, ALARMS.format(source))]
+        )
+        cleared = incidents.dropna(subset="cleared")
+        still_open = {f"{len(incidents) - len(cleared)}"}
+        wind = {f"{sent.wind_of_the_latest_minute(settings.wind_watermark_delay_ms):.1f}"}
+        return {
+            "company-history": {
+                "Energy": {energy},
+                "Performance ratio": {f"{figures.performance(panels):.1%}"},
+                "Completeness": {covered},
+                "Companies": {f"{panels['client_id'].nunique()}"},
+            },
+            "area-history": {
+                "Energy": {energy},
+                "Areas": {f"{panels['postal_code'].nunique()}"},
+                "Panels": {f"{panels['panel_id'].nunique()}"},
+                "Completeness": {covered},
+            },
+            "topic-performance": {
+                "Received": {f"{sent.outcomes.total():,d}"},
+                "Landed": {f"{landed:,d}"},
+                "Duplicates": {f"{duplicates:,d}"},
+                "Refused": {f"{sent.outcomes.total() - landed - duplicates:,d}"},
+            },
+            "alarms": {
+                "Open now": still_open,
+                "Raised": {f"{len(incidents)}"},
+                "Mean time to clear": {figures.duration((cleared["cleared"] - cleared["raised"]).mean())},
+                "Energy lost": {f"{incidents['lost'].sum() / 1000:,.1f}"},
+            },
+            "light-potential": {
+                "Producible energy": {f"{producible:,.1f}"},
+                "Irradiation": {f"{irradiation.mean():,.2f}"},
+                "Light sensors": {f"{len(irradiation)}"},
+                "Completeness": {f"{light['completeness'].mean():.1%}"},
+            },
+            "overview": {
+                "Energy": {energy},
+                "Wind now": wind,
+                "Readings landed": {f"{landed:,d}"},
+                "Open alarms": still_open,
+            },
+            "real-time": {
+                "Energy": recent,
+                "Wind now": wind,
+                "Readings landed": {f"{landed:,d}"},
+                "Open alarms": still_open,
+            },
+        }
+
+    def await_told(self, sent, settings) -> None:
+        """Wait until Druid has what landing and the wind jobs tell of the last readings."""
+        _, until_ms = oracle.wind_readings(sent.live, settings.wind_watermark_delay_ms)
+
+        @retry(stop=stop_after_delay(60), wait=wait_fixed(0.5), reraise=True)
+        def told() -> None:
+            received = "SELECT SUM(messages) AS n FROM topic_performance WHERE consumer LIKE 'streaming%%'"
+            assert druid.query(settings, received)[0]["n"] == sent.outcomes.total()
+            latest = druid.query(settings, "SELECT TIMESTAMP_TO_MILLIS(MAX(__time)) AS ms FROM wind_report")[0]["ms"]
+            assert latest >= until_ms - 1000
+
+        told()
+
+    @pytest.fixture(scope="class")
+    def browser(self, report, settings) -> Iterator[tuple[Page, list[str]]]:
+        errors: list[str] = []
+        with page_of(settings, errors, SMALL) as page:
+            yield page, errors
+
+    @pytest.mark.parametrize("slug", SLUGS)
+    def test_a_dashboard_draws_every_chart_and_says_what_was_sent(self, slug, first_rows, browser, settings):
+        page, errors = browser
+        errors.clear()
+        page.set_viewport_size({"width": SMALL, "height": HEIGHT})
+        picture = settings.build_dir / "screenshots" / slug
+        state = look(page, settings, f"selfgen-{slug}", picture.with_suffix(f".{SMALL}.png"))
+        assert (errors, state.errors, state.undrawn()) == ([], [], [])
+        told = {title: state.charts[title].figure for title in first_rows[slug]}
+        assert all(told[title] in figures for title, figures in first_rows[slug].items()), (told, first_rows[slug])
+        widen(page, LARGE)
+        state = seen(page, picture.with_suffix(f".{LARGE}.png"))
+        assert (errors, state.errors, state.undrawn()) == ([], [], [])
+        if slug in self.STEPS:
+            self.STEPS[slug](self, page, settings)
+
+    def filter_by_company(self, page, settings) -> None:
+        choose(page, "client", "Foothills")
+        await_figure(page, "Energy", self.energy_kwh(settings, "name LIKE 'Foothills%%'"))
+
+    def filter_by_area(self, page, settings) -> None:
+        choose(page, "area", "28013")
+        await_figure(page, "Energy", self.energy_kwh(settings, "postal_code = '28013'"))
+
+    def energy_kwh(self, settings, condition: str) -> str:
+        sql = f"SELECT SUM(power_gen) / 1000.0 AS kwh FROM panel_report WHERE {condition}"
+        return f"{druid.query(settings, sql)[0]['kwh']:,.1f}"
+
+    def click_on_an_element(self, page, settings) -> None:
+        page.locator("td", has_text="wind-001").first.click()
+        sql = "SELECT COUNT(*) AS n FROM wind_alarm WHERE wind_id = 'wind-001' AND state = 'raised'"
+        await_figure(page, "Raised", f"{druid.query(settings, sql)[0]['n']:,d}")
+
+    def send_again(self, page, settings) -> None:
+        """A new reading is on the page within 15 s."""
+        log = settings.build_dir / "demo" / "live.jsonl"
+        before, shown = log.stat().st_size, figure_of(page, "Wind now")
+        lifecycle.up(settings, ["live_feed"])
+
+        @retry(stop=stop_after_delay(30), wait=wait_fixed(0.1), reraise=True)
+        def first_reading_s() -> float:
+            with log.open("rb") as file:
+                file.seek(before)
+                return min(json.loads(line)[2] for line in file if line.startswith(b'["wind"')) / 1000
+
+        await_change(page, "Wind now", shown, first_reading_s() + 15 - datetime.now(UTC).timestamp())
+
+    STEPS: ClassVar = {
+        "company-history": filter_by_company,
+        "area-history": filter_by_area,
+        "alarms": click_on_an_element,
+        "real-time": send_again,
+    }
 
 
 def test_an_upgrade_goes_on_from_savepoints_while_the_devices_send(report):

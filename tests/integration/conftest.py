@@ -15,8 +15,8 @@ from tests.ports import free_port_base, use
 
 HERE = Path(__file__).parent
 #: Modules that start many servers come last, for whatever runs beside those takes longer; the longest first of them.
-#: Druid's counts what is in the topics that the wind's fill. (In several processes pytest-xdist puts files with
-#: many tests first, which keeps Druid's before the wind's.)
+#: Druid's counts what is in the topics that the wind's fill. (Several processes keep this order if pytest-xdist is told
+#: not to make its own.)
 MANY_SERVERS = (
     *("test_batch", "test_druid", "test_wind_history", "test_rich_sensor_wind", "test_write_sensor_wind"),
     *("test_wind_commands", "test_light", "test_panel_oracle", "test_superset_dashboards"),

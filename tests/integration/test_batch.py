@@ -20,7 +20,7 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.installations import move_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.store import RegistryStore
-from flink_jobs import rich_panel, runner, write_panel
+from flink_jobs import backfill, pending, rich_panel, runner, write_panel
 from flink_jobs.explanation import explain_hour
 from flink_jobs.slots import RawRemoved
 from kafka_consumers import corrections
@@ -95,6 +95,7 @@ class Plant:
         start = self.first.replace(minute=0) - 2 * HOUR
         rich_panel.run(self.settings, [(start, self.end)])
         write_panel.run(self.settings, start, self.end)
+        pending.clear(self.settings, "panel")
         return self.rows()
 
     def killed(self, line: str) -> None:
@@ -175,14 +176,14 @@ def test_a_correction_and_a_move_after_the_fact_mend_what_depends_on_them(plant:
     database = mongo.database(plant.settings)
     now_ms = round(plant.end.timestamp() * 1000)
     marked = [mark.hour_ms for mark in mongo.dirty_hours(plant.settings, "panel", now_ms)]
-    replace = write_panel.run
+    stage = write_panel.stage
 
     def renewed(*arguments):
         mongo.mark_dirty(database, "panel", marked, "meanwhile")
-        return replace(*arguments)
+        return stage(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(write_panel, "run", renewed)
+        patched.setattr(write_panel, "stage", renewed)
         done = runner.run_pass(plant.settings, "panel", GO_ON, print, now_ms)
     assert done["changed"] == 1
     corrected = plant.rows()
@@ -193,6 +194,20 @@ def test_a_correction_and_a_move_after_the_fact_mend_what_depends_on_them(plant:
     moved = plant.rows()
     assert moved["panel_report"] != corrected["panel_report"]
     assert plant.from_nothing() == moved
+
+
+def test_a_run_over_some_hours_mends_what_depends_on_them(plant: Plant) -> None:
+    before = plant.rows()
+    moment = plant.day_ago + timedelta(minutes=70)
+    plant.land(plant.reading("batch-p2", moment, 2000.0))
+    hour = moment.replace(minute=0)
+    done = backfill.run_and_unmark(plant.settings, "panel", hour - 3 * HOUR, hour + 2 * HOUR)
+    assert done["mended"] > 20
+    assert plant.catch_up() == []  # its hour is not marked any more
+    after = plant.rows()
+    assert after["panel_report"] != before["panel_report"]
+    assert plant.from_nothing() == after
+    assert backfill.run_and_unmark(plant.settings, "panel", hour, hour + HOUR)["mended"] == 0
 
 
 def test_a_second_runner_waits_and_finds_nothing_to_do(plant: Plant) -> None:

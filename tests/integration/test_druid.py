@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from selfgen.clients import druid, kafka
+from selfgen.clients import druid, druid_storage, kafka
 from selfgen.settings import Settings
 from tests.integration.conftest import Stack
 
@@ -187,6 +187,54 @@ def test_a_table_without_rows_is_known_as_such(settings: Settings) -> None:
         druid.query(settings, "SELECT FROM WHERE")
     assert not isinstance(error.value, druid.UnknownDatasource)
     assert druid.query(settings, "SELECT n FROM (VALUES (1)) AS t (n) WHERE n = 0") == []
+
+
+def test_how_druid_keeps_what_it_has_is_applied_once(settings: Settings) -> None:
+    first = druid_storage.apply(settings)
+    assert {outcome for kind in first.values() for outcome in kind.values()} == {"created"}
+    again = druid_storage.apply(settings)
+    assert {outcome for kind in again.values() for outcome in kind.values()} == {"unchanged"}
+    stated = druid_storage.read("compaction", "panel_alarm")
+    druid.coordinator(settings, "POST", "config/compaction", body=stated | {"skipOffsetFromLatest": "P9D"})
+    changes = druid_storage.diff(settings)
+    assert changes["compaction"].pop("panel_alarm") == ['skipOffsetFromLatest: "P9D" → "P2D"']
+    assert not any(lines for kind in changes.values() for lines in kind.values())
+    assert druid_storage.apply(settings)["compaction"]["panel_alarm"] == "changed"
+    for datasource in first["compaction"]:  # or it would work beside the other tests
+        druid.coordinator(settings, "DELETE", f"config/compaction/{datasource}")
+
+
+def light_by_hour(settings: Settings) -> dict[str, tuple[int, float]]:
+    sql = "SELECT FLOOR(__time TO HOUR) AS h, COUNT(*) AS n, SUM(irradiation) AS light FROM sensor_report GROUP BY 1"
+    return {row["h"][:13]: (row["n"], row["light"]) for row in druid.query(settings, sql)}
+
+
+def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Settings, tmp_path: Path) -> None:
+    start, late = datetime(2026, 1, 10, tzinfo=UTC), datetime(2026, 5, 10, tzinfo=UTC)
+
+    def replace(start: datetime, hours: int, rows: int) -> None:
+        first = milliseconds(start)
+        lights = [
+            {"timestamp": first + i % hours * 3_600_000, "light_id": f"L{i % 7}", "irradiation": i} for i in range(rows)
+        ]
+        file = write(tmp_path / "rows.json.gz", lights)
+        druid.replace(settings, "sensor_report", [file], start, start + hours * HOUR, rows=rows)
+
+    def compacted() -> bool:
+        druid.coordinator(settings, "POST", "compaction/compact")
+        return druid_storage.status(settings)["sensor_report"]["segments"] == 2
+
+    replace(start, 3, 900)
+    replace(late, 1, 1)
+    before = light_by_hour(settings)
+    assert druid_storage.status(settings)["sensor_report"]["segments"] == 4
+    druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "sensor_report"))
+    wait_for(compacted, timeout_s=120)
+    assert light_by_hour(settings) == before
+    wait_for(lambda: druid_storage.status(settings)["sensor_report"]["rows"] == 901)
+    druid.coordinator(settings, "DELETE", "config/compaction/sensor_report")
+    replace(start, 1, 3)
+    assert light_by_hour(settings) == before | {"2026-01-10T00": (3, 3.0)}
 
 
 def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:

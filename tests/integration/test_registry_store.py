@@ -491,13 +491,28 @@ def test_hours_stay_noted_until_they_can_be_marked(documents, store):
     store.mark_dirty = mark
     assert move_install(store, "panel", "P1", "C2", NOW - timedelta(hours=30))
     away = False
-    store.clock = lambda: NOW + timedelta(hours=1)
-    store.mark_pending_hours()
+    store.mark_pending_hours()  # at once, and once: each mark has the hours computed again
     first = int((NOW - timedelta(hours=30)).timestamp() * 1000) // 3_600_000 * 3_600_000
     assert {first + hour * 3_600_000 for hour in range(30)} <= set(marked)
     marked.clear()
+    store.clock = lambda: NOW + timedelta(hours=1)
     store.mark_pending_hours()
     assert marked == []
+
+
+def test_what_a_killed_command_noted_is_marked_once_and_once_more_when_it_is_surely_over(documents, store):
+    marked: list[int] = []
+    assert store.note_hours("killed", "panel", [(NOW - timedelta(hours=3), NOW)], "killed")
+    store.mark_dirty = lambda topic, hours_ms, reason: marked.extend(hours_ms if reason == "killed" else ())
+    store.mark_pending_hours()
+    hours = sorted(marked)
+    assert len(hours) >= 3
+    store.mark_pending_hours()
+    assert sorted(marked) == hours
+    store.clock = lambda: NOW + timedelta(hours=1)
+    for _ in range(2):
+        store.mark_pending_hours()
+        assert sorted(marked) == sorted(2 * hours)
 
 
 # any sequence, by two writers

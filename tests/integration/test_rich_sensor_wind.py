@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,11 +23,14 @@ from selfgen.messages import REASONS, decode
 from selfgen.registry import Client, WindSensor
 from selfgen.settings import Settings
 from selfgen.simulation.disorder import broken_message
+from selfgen.simulation.measured import weather_days
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-#: Ten minutes before the tests were collected, which is within what the job here remembers.
-START_MS = round(time.time()) * 1000 - 600_000
+#: Twenty minutes before the tests were collected, which is within what the job here remembers.
+START_MS = round(time.time()) * 1000 - 1_200_000
+#: When the readings of `Disorder` begin, and when the last test's do.
+STOPPING_MS, LIVE_MS = START_MS + 120_000, START_MS + 1_000_000
 REMEMBERED_S = 7200
 #: The job has forgotten this one when the others come.
 OLD_MS = START_MS - 3 * REMEMBERED_S * 1000
@@ -124,6 +128,68 @@ def expected(readings: pd.DataFrame) -> pd.DataFrame:
     return windows
 
 
+def measured() -> pd.DataFrame:
+    """Return three days of measured wind sixty times as fast: an hour of it is a minute, hours before the rest."""
+    days = weather_days()
+    speeds, directions = (days.values[name].ravel() for name in ("wind_speed", "wind_direction"))
+    minutes = np.flatnonzero(np.isfinite(speeds) & np.isfinite(directions))
+    assert len(minutes) > 800
+    start = (START_MS - 5 * 3_600_000) // 60_000 * 60_000
+    return pd.DataFrame(
+        {"ms": start + minutes * 1000, "speed": speeds[minutes], "direction": directions[minutes] % 360}
+    )
+
+
+class Disorder:
+    """Six sensors in two partitions, one of which stops for ten minutes; one sensor's clock is an hour ahead.
+
+    Of the rest 10 % are out of order by up to 2 s, 1 % late by minutes, 5 % sent twice; 1 % are broken.
+    """
+
+    SECONDS, STOPPED, RESUMES = 720, 60, 660
+    FAST = "s2"
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(11)
+        self.accepted: Counter[tuple[str, int]] = Counter()
+        self.refused = self.twice = 0
+        self.sent: list[tuple[float, int, str]] = []
+        kinds, shares = ["plain", "swapped", "late", "twice", "broken"], [0.83, 0.1, 0.01, 0.05, 0.01]
+        for second in range(self.SECONDS):
+            for number in range(6):
+                wind_id, partition = f"s{number}", number % 2
+                kind = generator.choice(kinds, p=shares)
+                delay_s = {"swapped": generator.uniform(0, 2), "late": generator.uniform(60, 300)}.get(kind, 0.0)
+                stopped = partition == 1 and self.STOPPED <= second < self.RESUMES
+                at = max(second + delay_s, self.RESUMES if stopped else 0)
+                copies = 2 if kind == "twice" else 1
+                ms = STOPPING_MS + second * 1000 + int(generator.integers(1000))
+                stamp = ms + 3_600_000 if wind_id == self.FAST else ms
+                speed = -1 if kind == "broken" else 5
+                message = {"wind_id": wind_id, "timestamp": stamp, "wind_speed": speed}
+                self.sent += [(at, partition, json.dumps(message))] * copies
+                if kind == "broken" or wind_id == self.FAST:
+                    self.refused += copies
+                else:
+                    self.accepted[wind_id, ms // 1000] += 1
+                    self.twice += copies - 1
+
+    def send(self, wind: Wind, first_s: float, end_s: float) -> None:
+        """Send what comes from one second to another."""
+        for stopping in (0, 1):
+            values = [(at, value) for at, partition, value in self.sent if partition == stopping]
+            wind.send(stopping, *(value for at, value in sorted(values) if first_s <= at < end_s))
+
+    def found(self, wind: Wind) -> Counter[tuple[str, int]]:
+        """Return what is in windows and what is late, by sensor and second."""
+        found: Counter[tuple[str, int]] = Counter()
+        for window in wind.windows:
+            found[window["wind_id"], window["timestamp"] // 1000] += window["samples"]
+        found.update((row["wind_id"], row["timestamp"] // 1000) for row in wind.late)
+        own = {key: count for key, count in found.items() if key[0].startswith("s") and key[1] < LIVE_MS // 1000}
+        return Counter(own)
+
+
 class Wind:
     """The running job: `send` puts readings into its topic, `windows` and `late` are what it has committed so far."""
 
@@ -163,7 +229,7 @@ class Wind:
 @pytest.fixture(scope="module")
 def wind(stack) -> Iterator[Wind]:
     stack.up("kafka", "couchbase", "flink")
-    settings = stack.settings.model_copy(update={"wind_duplicate_s": REMEMBERED_S})
+    settings = stack.settings.model_copy(update={"wind_duplicate_s": REMEMBERED_S, "wind_idle_s": 3})
     kafka.ensure_topics(settings)
     store = RegistryStore.open(settings, operator="test")
     place = {"latitude": 40.4, "longitude": -3.7, "time_zone": "Europe/Madrid", "postal_code": "28013"}
@@ -192,10 +258,14 @@ def wind(stack) -> Iterator[Wind]:
 def windows(wind) -> pd.DataFrame:
     """Return the windows of `raw_messages`, closed by a reading of a minute later in each partition."""
     wind.reading(0, "w1", OLD_MS)
+    blown = measured()
+    for ms, speed, direction in blown.itertuples(index=False):
+        message = {"wind_id": "w4", "timestamp": ms, "wind_speed": speed, "wind_direction": direction}
+        wind.send(1, json.dumps(message))
     wind.send(0, None, *raw_messages()[0], *FINE)
     for partition, sensor in enumerate(("w1", "w2")):
         wind.reading(partition, sensor, START_MS + 60_000)
-    wind.wait_for(lambda: len(wind.windows) >= 1 + 40 + len(FINE))
+    wind.wait_for(lambda: len(wind.windows) >= 1 + 40 + len(FINE) + len(blown))
     assert wind.late == []
     found = pd.DataFrame(wind.windows)
     return found[found["timestamp"] > OLD_MS]
@@ -218,6 +288,17 @@ def test_windows_are_those_of_pandas(windows):
     assert got["samples"].sum() == 160
 
 
+def test_measured_wind_sixty_times_as_fast_has_the_hourly_means_of_pandas(windows):
+    blown = measured()
+    want = blown.groupby(blown["ms"] // 60_000)["speed"].mean()
+    got = windows[windows["wind_id"] == "w4"]
+    hours = got.assign(sum=got["wind_speed"] * got["samples"]).groupby(got["timestamp"] // 60_000)
+    means = hours["sum"].sum() / hours["samples"].sum()
+    assert list(means.index) == list(want.index)
+    assert len(want) == 72
+    np.testing.assert_allclose(means, want, rtol=1e-12)
+
+
 def test_windows_carry_place_and_owner_where_they_are_known(windows):
     known = windows[windows["wind_id"] == "w1"]
     assert set(known["client_id"]) == {"windy"}
@@ -227,6 +308,23 @@ def test_windows_carry_place_and_owner_where_they_are_known(windows):
     assert len(unknown) == 20
     assert unknown["client_id"].isna().all()
     assert math.isnan(unknown["latitude"].astype(float).iloc[0])
+
+
+def test_a_partition_stops_for_ten_minutes_and_a_clock_is_an_hour_ahead_and_the_counts_add_up(wind, windows):
+    disorder = Disorder()
+    disorder.send(wind, 0, Disorder.RESUMES)
+    # the stopped one does not hold the other back
+    other = STOPPING_MS + (Disorder.RESUMES - 10) * 1000
+    wind.wait_for(lambda: any(window["timestamp"] > other for window in wind.windows))
+    disorder.send(wind, Disorder.RESUMES, math.inf)
+    for partition in (0, 1):
+        wind.reading(partition, f"s{partition}", LIVE_MS)
+    wind.wait_for(lambda: disorder.found(wind).total() >= disorder.accepted.total())
+    assert disorder.found(wind) == disorder.accepted
+    assert disorder.found(wind).total() + disorder.refused == len(disorder.sent) - disorder.twice
+    late = Counter(row["wind_id"] for row in wind.late)
+    assert late["s1"] > 500  # what came when the partition went on again
+    assert 0 < late["s0"] < 60
 
 
 def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(wind, windows):
@@ -239,11 +337,14 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
             sent.append((sensor, now))
 
     def live_windows() -> int:
-        return sum(window["timestamp"] > START_MS + 60_000 for window in wind.windows)
+        return sum(window["timestamp"] > LIVE_MS for window in wind.windows)
+
+    def late() -> list[dict[str, Any]]:
+        return [row for row in wind.late if not row["wind_id"].startswith("s")]
 
     sent: list[tuple[str, int]] = []
     wind.wait_for(lambda: live_windows() >= 6, live)
-    assert wind.late == []
+    assert late() == []
     assert "w3" not in {window["wind_id"] for window in wind.windows}
 
     accepted = json.loads(raw_messages()[0][0])
@@ -253,21 +354,21 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
             wind.reading(partition, sensor, START_MS + 100, speed=7.5)
         wind.reading(partition, sensor, START_MS + 61_000)
     wind.reading(0, "w1", OLD_MS)  # is not known any more, so it is late, and no duplicate
-    wind.wait_for(lambda: len(wind.late) >= 5, live)
+    wind.wait_for(lambda: len(late()) >= 5, live)
     closing = sent[-1][1] // 1000 * 1000
     wind.wait_for(lambda: max(window["timestamp"] for window in wind.windows) > closing, live)
 
-    found = sorted((row["wind_id"], row["timestamp"] - START_MS, row["wind_speed"]) for row in wind.late)
+    found = sorted((row["wind_id"], row["timestamp"] - START_MS, row["wind_speed"]) for row in late())
     in_windows_since_long, after_them = ("w1", 100, 7.5), ("w1", 61_000, 5.0)
     assert found == [
         ("w1", OLD_MS - START_MS, 5.0),
         *(in_windows_since_long, after_them),
         *(("w2", ms, speed) for _, ms, speed in (in_windows_since_long, after_them)),
     ]
-    for row in wind.late:
+    for row in late():
         behind_s = time.time() - row["timestamp"] / 1000
         assert behind_s - 300 < row["late_s"] < behind_s
-    samples = sum(window["samples"] for window in wind.windows if START_MS + 60_000 < window["timestamp"] <= closing)
+    samples = sum(window["samples"] for window in wind.windows if LIVE_MS < window["timestamp"] <= closing)
     assert samples == sum(ms < closing + 1000 for _, ms in sent)
-    before = [window for window in wind.windows if OLD_MS < window["timestamp"] < START_MS + 60_000]
+    before = [window for window in wind.windows if START_MS - 1000 < window["timestamp"] < START_MS + 60_000]
     assert sum(window["samples"] for window in before) == 160 + len(FINE)

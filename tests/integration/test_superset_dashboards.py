@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,19 +16,24 @@ import pytest
 import requests
 import yaml
 from playwright.sync_api import Page
+from pydantic import SecretStr
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from selfgen.clients import druid, superset
-from selfgen.columns import BATCHED, STREAMED
+from selfgen.clients import druid, superset, superset_access, superset_export
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.derived import derived
 from selfgen.settings import ROOT, Settings
 from tests.browser import await_figure, choose, look, open_page, page_of, read
+from tests.integration.access_support import Person, forms, pages, seizures
 
 pytestmark = pytest.mark.integration
 
 CLIENTS = (
-    {"client_id": "dashboard-1", "name": "Bodegas del Sur", "postal_code": "11403"},
-    {"client_id": "dashboard-2", "name": "Panadería Ávila", "postal_code": "05001"},
+    {"client_id": "dashboard-1", "name": "Bodegas del Sur", "postal_code": "11403", "time_zone": "Europe/Madrid"},
+    {"client_id": "dashboard-2", "name": "Panadería Ávila", "postal_code": "05001", "time_zone": "Europe/Madrid"},
 )
+#: The second client's energy of an hour, Wh: a figure that nothing else has.
+OTHERS_ENERGY = 4321.0
 Row = dict[str, Any]
 
 
@@ -35,12 +42,13 @@ def alarm(state: str, **more: Any) -> Row:
 
 
 def batch_rows(hours: list[datetime]) -> dict[str, list[Row]]:
-    """Return rows of the hourly sources: each client's 1.5 kWh and 500 Wh/m² an hour; alarms, one cleared."""
+    """Return rows of the hourly sources: each client's energy and 500 Wh/m² an hour; alarms, one cleared."""
     every = [({"timestamp": int(hour.timestamp() * 1000)} | client) for hour in hours for client in CLIENTS]
     first, last = every[0], every[-1]
-    energy = {"panel_id": "p", "power_gen": 1500.0, "expected_gen": 1600.0}
+    energy = {CLIENTS[0]["client_id"]: 1500.0, CLIENTS[1]["client_id"]: OTHERS_ENERGY}
+    panel = {"panel_id": "p", "expected_gen": 1600.0}
     return {
-        "panel_report": [row | energy for row in every],
+        "panel_report": [row | panel | {"power_gen": energy[str(row["client_id"])]} for row in every],
         "sensor_report": [row | {"light_id": "l", "irradiation": 500.0} for row in every],
         "panel_alarm": [first | alarm("raised", panel_id="p"), last | alarm("cleared", panel_id="p")],
         "sensor_alarm": [last | alarm("raised", light_id="l")],
@@ -127,7 +135,7 @@ def test_the_assets_are_applied_without_druid_and_a_second_time_nothing_changes(
     superset.apply(settings)
     again = superset.apply(settings)
     assert (again.created, again.changed) == ((), ())
-    assert again.assets["datasets"] == 9
+    assert (again.assets["datasets"], again.assets["dashboards"]) == (12, 7)
     exported = superset.Client(settings).export()
     for kind, count in again.assets.items():
         assert sum(name.startswith(f"{kind}/") for name in exported) == count, f"{kind} doubled or missing"
@@ -155,6 +163,16 @@ def test_the_labels_and_units_of_columns_reach_superset(settings):
     assert described["__time"] == "Time (UTC)"
 
 
+def test_maps_have_land_without_internet(settings):
+    def tile(place: str) -> requests.Response:
+        return requests.get(f"{settings.superset}/selfgen/tiles/{place}.png", timeout=60)
+
+    spain, atlantic = tile("5/15/12"), tile("5/11/12")
+    assert spain.content.startswith(b"\x89PNG")
+    assert len(spain.content) > 10 * len(atlantic.content) > 0
+    assert (tile("3/8/0").status_code, tile("13/0/0").status_code) == (404, 404)
+
+
 def test_the_generated_password_is_private_and_no_other_opens(settings):
     file = settings.stack_dir / "superset" / superset.PASSWORD_FILE
     if not settings.superset_password.get_secret_value():
@@ -169,6 +187,19 @@ def energy_kwh(settings: Settings, condition: str = "TRUE") -> str:
     week = "__time >= CURRENT_TIMESTAMP - INTERVAL '7' DAY AND __time < CURRENT_TIMESTAMP"
     sql = f"SELECT SUM(power_gen) / 1000.0 AS kwh FROM panel_report WHERE {week} AND {condition}"
     return f"{druid.query(settings, sql)[0]['kwh']:,.1f}"
+
+
+@pytest.mark.parametrize("datasource", [name for name in DATASOURCES if derived(name)])
+def test_druid_tells_client_province_and_area_of_each_row(filled, datasource):
+    rows = druid.query(
+        filled, f"SELECT DISTINCT client, province, area FROM {datasource} WHERE client_id LIKE 'dash%%'"
+    )
+    known = [
+        {"client": "Bodegas del Sur (dashboard-1)", "province": "Cádiz", "area": "11403 Cádiz"},
+        {"client": "Panadería Ávila (dashboard-2)", "province": "Ávila", "area": "05001 Ávila"},
+    ]
+    assert rows
+    assert all(row in known for row in rows)
 
 
 def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled, browser):
@@ -203,3 +234,282 @@ def test_the_overview_shows_new_readings_within_15_s(filled, browser):
     before = int(str(shown["text"]).splitlines()[0].replace(",", ""))
     produce(filled, {"topic_performance": [performance(int(datetime.now(UTC).timestamp() * 1000), 5010)]})
     await_figure(page, "Readings landed", f"{before + 5000:,d}", timeout_s=15)
+
+
+# -- who sees what -----------------------------------------------------------------------------------
+
+PEOPLE = {
+    "ana": {"role": "analyst"},
+    "ines": {"role": "installer"},
+    "oskar": {"role": "operator"},
+    "sur": {"role": "client", "client_id": "dashboard-1"},
+    "avila": {"role": "client", "client_id": "dashboard-2"},
+    "quote": {"role": "client", "client_id": "O'Hara:%s {{ 1 }} ñ"},
+}
+#: Of the client that user `sur` is not: id, name, postal code, energy of an hour and of three, user.
+OTHERS = ("dashboard-2", CLIENTS[1]["name"], CLIENTS[1]["postal_code"], "4321", "12963", "12.963", "avila")
+
+
+@pytest.fixture(scope="module")
+def passwords(filled, tmp_path_factory) -> dict[str, str]:
+    """Make the users; return the passwords that were made up."""
+    folder = tmp_path_factory.mktemp("users")
+    file, kept = folder / "users.yaml", folder / "passwords.yaml"
+    file.write_text(yaml.safe_dump({"users": [{"username": name} | person for name, person in PEOPLE.items()]}))
+    users = superset_access.read_users(file)
+    assert set(superset_access.apply_users(filled, users, kept).values()) == {"created"}
+    assert set(superset_access.apply_users(filled, users, kept).values()) == {"unchanged"}
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    return superset_access.read_passwords(kept)
+
+
+def numbers(settings: Settings, kind: str, name: str) -> dict[str, int]:
+    """Return the numbers of what Superset has of a kind, by name, as the administrator sees it."""
+    order = {"dataset": "table_name", "chart": "slice_name", "dashboard": "dashboard_title"}[kind]
+    return {one[name]: one["id"] for one in superset.Client(settings).pages(f"{kind}/", order)}
+
+
+@pytest.fixture(scope="module")
+def datasets(filled) -> dict[str, int]:
+    return numbers(filled, "dataset", "table_name")
+
+
+@pytest.fixture(scope="module")
+def closed(filled) -> set[str]:
+    """Give the datasets that are not of clients: those without the column that says whose a row is."""
+    stated = {name: asset for name, asset in superset.read_assets(filled).items() if name.startswith("datasets/")}
+    owned = {asset["table_name"] for asset in stated.values() if "client_id" in str(asset["columns"])}
+    return {asset["table_name"] for asset in stated.values()} - owned
+
+
+def test_users_have_their_role_and_client_and_a_changed_one_is_changed(filled, passwords, monkeypatch, tmp_path):
+    listed = {user["username"]: user for user in superset_access.list_users(filled)}
+    assert {name: listed[name]["role"] for name in PEOPLE} == {name: one["role"] for name, one in PEOPLE.items()}
+    assert listed["quote"]["client_id"] == PEOPLE["quote"]["client_id"]
+    monkeypatch.setenv("OSKARS", "a password of his own")
+    oskar = superset_access.User(username="oskar", role="operator", email="o@example.org", password_env="OSKARS")
+    for outcome in ("changed", "unchanged"):
+        assert superset_access.apply_users(filled, [oskar], tmp_path / "none.yaml") == {"oskar": outcome}
+    Person(filled, "oskar", "a password of his own")
+    assert not (tmp_path / "none.yaml").exists()
+    closed = superset_access.User(username="oskar", role="operator", email="o@example.org", active=False)
+    assert superset_access.apply_users(filled, [closed], tmp_path / "none.yaml") == {"oskar": "changed"}
+    with pytest.raises(requests.HTTPError, match="401"):
+        Person(filled, "oskar", "a password of his own")
+
+
+def test_an_analyst_sees_all_rows_and_an_installer_no_topics(filled, passwords, datasets):
+    ana, ines = (Person(filled, name, passwords[name]) for name in ("ana", "ines"))
+    for person in (ana, ines):
+        seen = {row["client_id"] for row in person.rows(datasets["panel_report"], columns=["client_id"])}
+        assert seen >= {client["client_id"] for client in CLIENTS}
+    assert ana.chart_data(datasets["topic_performance"], columns=["topic_id"]).ok
+    assert ines.chart_data(datasets["topic_performance"], columns=["topic_id"]).status_code == 403
+    assert ines.ask("POST", "api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}).status_code == 403
+    answer = ana.ask("POST", "api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 41 + 1 AS n"})
+    assert answer.json()["data"] == [{"n": 42}]
+    # what a client must not find is there to be found
+    ana.chart_data(datasets["panel_report"], columns=["client_id", "name", "postal_code", "power_gen"])
+    assert set(OTHERS[:4]) <= {marker for marker in OTHERS if ana.shown(marker)}
+
+
+def test_a_client_gets_own_rows_only_of_every_dataset(filled, passwords, datasets, closed):
+    ana, sur = (Person(filled, name, passwords[name]) for name in ("ana", "sur"))
+    count = {"expressionType": "SQL", "sqlExpression": "COUNT(*)", "label": "n"}
+    assert "topic_performance" in closed
+    seen = 0
+    for table, number in datasets.items():
+        if table in closed:
+            assert sur.chart_data(number, columns=[], metrics=[count]).status_code == 403
+            continue
+        rows = [person.rows(number, columns=["client_id"], metrics=[count]) for person in (ana, sur)]
+        assert rows[1] == [row for row in rows[0] if row["client_id"] == "dashboard-1"], table
+        seen += len(rows[1])
+    assert seen > 5
+    assert not {one["table_name"] for one in sur.listed("dataset")} & closed
+
+
+def test_no_form_of_a_chart_gives_a_client_a_row_of_another(filled, passwords, datasets):
+    sur = Person(filled, "sur", passwords["sur"])
+    answered = 0
+    for form in forms("dashboard-2"):
+        answer = sur.chart_data(datasets["panel_report"], **form)
+        data = [one.get("data") for one in answer.json()["result"]] if answer.ok else []
+        answered += bool(data)
+        assert not [marker for marker in OTHERS if marker in json.dumps(data, ensure_ascii=False)], form
+    assert answered > 5
+
+
+def test_what_somebody_asked_in_sql_is_not_for_clients(filled, passwords):
+    ana, sur = (Person(filled, name, passwords[name]) for name in ("ana", "sur"))
+    sql = "SELECT client_id, name FROM panel_report WHERE client_id <> 'dashboard-2'"
+    asked = ana.ask("POST", "api/v1/sqllab/execute/", json={"database_id": 1, "sql": sql, "schema": "druid"}).json()
+    body = {
+        "datasource": {"id": asked["query_id"], "type": "query"},
+        "queries": [{"columns": ["client_id"], "metrics": []}],
+    }
+    assert ana.ask("POST", "api/v1/chart/data", json=body).ok
+    assert sur.ask("POST", "api/v1/chart/data", json=body).status_code == 403
+    assert sur.shown(*OTHERS) == []
+
+
+def test_no_page_that_a_client_may_ask_for_tells_of_another(filled, passwords, datasets):
+    sur = Person(filled, "sur", passwords["sur"])
+    charts, dashboards = numbers(filled, "chart", "slice_name"), numbers(filled, "dashboard", "dashboard_title")
+    some = {table: datasets[table] for table in ("panel_report", "alarms", "topic_performance")}
+    pages(sur, some, list(charts.values()), list(dashboards.values()))
+    assert sur.shown(*OTHERS) == []
+    assert sum(answer.ok for _, answer in sur.answers) > 30
+
+
+def test_a_client_may_not_write_nor_ask_in_sql_nor_become_more(filled, passwords, datasets):
+    sur = Person(filled, "sur", passwords["sur"])
+    own = sur.ask("GET", "api/v1/me/").json()["result"]["id"]
+    for answer in seizures(sur, datasets["panel_report"], own):
+        assert answer.status_code in {400, 403, 404}, (answer.request.method, answer.url, answer.text[:200])
+    charts = numbers(filled, "chart", "slice_name")
+    for dashboard in numbers(filled, "dashboard", "dashboard_title").values():
+        for chart in charts.values():
+            body = {
+                "datasource": {"id": datasets["topic_performance"], "type": "table"},
+                "queries": [{"columns": ["topic_id"]}],
+                "form_data": {"dashboardId": dashboard, "slice_id": chart},
+            }
+            assert sur.ask("POST", "api/v1/chart/data", json=body).status_code == 403
+
+
+def test_a_client_without_a_client_sees_nothing_and_an_odd_id_is_no_condition(filled, passwords, datasets, closed):
+    client = superset.Client(filled)
+    roles = {role["name"]: role["id"] for role in client.pages("security/roles/", "name")}
+    body = {"username": "nobody", "first_name": "n", "last_name": "n", "email": "n@localhost", "active": True}
+    client.call("POST", "security/users/", json=body | {"password": "of-no-one-1", "roles": [roles["client"]]})
+    for name, password in (("nobody", "of-no-one-1"), ("quote", passwords["quote"])):
+        person = Person(filled, name, password)
+        for table, number in datasets.items():
+            if table not in closed:
+                assert person.rows(number, columns=["client_id"]) == [], (name, table)
+
+
+def test_no_client_is_answered_from_anothers_cache(filled, passwords, datasets):
+    sur, avila = (Person(filled, name, passwords[name]) for name in ("sur", "avila"))
+    query = {"columns": ["client_id"], "metrics": [], "force": False}
+    answers = [person.chart_data(datasets["panel_report"], **query).json()["result"][0] for person in (sur, avila, sur)]
+    assert [answer["data"] for answer in answers] == [
+        [{"client_id": client}] for client in ("dashboard-1", "dashboard-2", "dashboard-1")
+    ]
+    assert [bool(answer["is_cached"]) for answer in answers] == [False, False, True]
+
+
+@pytest.fixture
+def own_dashboard(filled, tmp_path) -> Iterator[str]:
+    """Give a dashboard of the overview's charts that are of clients, as the files of it could be."""
+    folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
+    asset = yaml.safe_load((folder / "dashboards" / "selfgen_overview.yaml").read_text())
+    asset |= {"dashboard_title": "Own", "slug": "own", "uuid": "5e1f9e70-0000-4000-8000-0000000003ff"}
+    gone = {"CHART-topics", "CHART-readings_landed"}
+    position = {name: item for name, item in asset["position"].items() if name not in gone}
+    for item in position.values():
+        if isinstance(item, dict) and item["type"] == "ROW":
+            item["children"] = [child for child in item["children"] if child not in gone]
+    (folder / "dashboards" / "own.yaml").write_text(yaml.safe_dump(asset | {"position": position}))
+    superset.apply(filled, folder)
+    yield "own"
+    superset.Client(filled).call("DELETE", f"dashboard/{numbers(filled, 'dashboard', 'slug')['own']}")
+
+
+def test_in_the_browser_a_client_meets_only_itself(filled, passwords, own_dashboard):
+    errors: list[str] = []
+    update = {"superset_user": "sur", "superset_password": SecretStr(passwords["sur"])}
+    with page_of(filled.model_copy(update=update), errors) as page:
+        state = look(page, filled, own_dashboard, ROOT / "build" / "screenshots" / "client.png")
+        assert errors + state.errors == []
+        assert state.charts["Energy"].text.splitlines()[0] == energy_kwh(filled, "client_id = 'dashboard-1'")
+        page.locator('[data-test="NATIVE_FILTER-client"]').click()
+        page.locator(".ant-select-item-option").first.wait_for()
+        assert page.locator(".ant-select-item-option").all_inner_texts() == [CLIENTS[0]["name"]]
+        seen = [page.content()]
+        for path in (
+            "superset/welcome/",
+            "dashboard/list/",
+            "sqllab/",
+            "users/",
+            "superset/dashboard/selfgen-overview/",
+        ):
+            page.goto(f"{filled.superset}/{path}", wait_until="networkidle")
+            seen.append(page.content())
+    assert CLIENTS[0]["name"] in seen[0]
+    assert "SQL Lab" not in seen[1]
+    assert not [marker for marker in OTHERS for text in seen if marker in text]
+
+
+# -- production --------------------------------------------------------------------------------------
+
+READ_CONFIGURATIONS = """
+import json, os, runpy, sys
+for variables in json.load(sys.stdin):
+    os.environ.update(variables)
+    read = runpy.run_path(sys.argv[1])
+    kept = {name: one for name, one in read.items() if name.isupper() and isinstance(one, str | int | bool | dict)}
+    print(json.dumps(kept | {"BROKER": getattr(read["CELERY_CONFIG"], "broker_url", None)}, default=str))
+"""
+REDIS, DATABASE = "redis://cache.example:6379/0", "postgresql://superset:p%40ss@db.example/superset"
+PRODUCTION = {
+    **{"SECRET": "s" * 42, "DATABASE": DATABASE, "REDIS": REDIS, "BEHIND_PROXY": "true"},
+    **{"SMTP_HOST": "mail.example", "SMTP_PORT": "2525", "SMTP_STARTTLS": "false", "SMTP_FROM": "a@example.org"},
+}
+
+
+def test_variables_switch_what_production_needs(tmp_path):
+    (tmp_path / "secret-key").write_text("one that is kept\n")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SELFGEN_", "SUPERSET_"))}
+    given = {f"SELFGEN_SUPERSET_{name}": value for name, value in PRODUCTION.items()}
+    python, file = ROOT / ".venv-superset/bin/python", ROOT / "stack/superset/superset_config.py"
+    done = subprocess.run(
+        [python, "-c", READ_CONFIGURATIONS, file], env=clean | {"SUPERSET_HOME": str(tmp_path)},
+        input=json.dumps([{}, given]), capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    local, production = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    assert local["SECRET_KEY"].endswith(" kept")
+    assert local["SQLALCHEMY_DATABASE_URI"].startswith(f"sqlite:///{tmp_path}/superset.db")
+    assert not local["ENABLE_PROXY_FIX"] | local["TALISMAN_ENABLED"] | local["SESSION_COOKIE_SECURE"]
+    assert local["DATA_CACHE_CONFIG"]["CACHE_TYPE"] == "FileSystemCache"
+    assert local["FEATURE_FLAGS"]["DASHBOARD_RBAC"]
+    assert not local["FEATURE_FLAGS"]["ALERT_REPORTS"]
+    assert local["BROKER"] is None
+
+    assert (production["SECRET_KEY"], production["SQLALCHEMY_DATABASE_URI"]) == ("s" * 42, DATABASE)
+    assert production["ENABLE_PROXY_FIX"] & production["TALISMAN_ENABLED"] & production["SESSION_COOKIE_SECURE"]
+    assert production["TALISMAN_CONFIG"]["content_security_policy"]["default-src"] == ["'self'"]
+    caches = [production[name] for name in production if name.endswith("CACHE_CONFIG")]
+    assert len({cache["CACHE_KEY_PREFIX"] for cache in caches}) == len(caches) == 4
+    assert {(cache["CACHE_TYPE"], cache["CACHE_REDIS_URL"]) for cache in caches} == {("RedisCache", REDIS)}
+    assert production["RATELIMIT_ENABLED"] & production["FEATURE_FLAGS"]["ALERT_REPORTS"]
+    assert (production["BROKER"], production["RATELIMIT_STORAGE_URI"]) == (REDIS, REDIS)
+    mail = [production[name] for name in ("SMTP_HOST", "SMTP_PORT", "SMTP_STARTTLS", "SMTP_MAIL_FROM")]
+    assert mail == ["mail.example", 2525, False, "a@example.org"]
+
+
+# -- written back ------------------------------------------------------------------------------------
+
+
+def test_what_was_applied_is_written_back_as_it_was(settings, tmp_path):
+    superset.apply(settings)
+    folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
+    assert superset_export.export(settings, folder=folder) == ((), (), ())
+
+
+def test_what_was_changed_in_the_pages_is_the_only_change_of_the_files(settings, tmp_path):
+    superset.apply(settings)
+    folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
+    client = superset.Client(settings)
+    number = numbers(settings, "chart", "slice_name")["Energy"]
+    params = json.loads(client.call("GET", f"chart/{number}").json()["result"]["params"])
+    body = {"params": json.dumps(params | {"subtitle": "kWh, changed in the page"})}
+    client.call("PUT", f"chart/{number}", json=body)
+    before = (folder / "charts" / "energy_total.yaml").read_text()
+    assert superset_export.export(settings, folder=folder).changed == ("charts/energy_total.yaml",)
+    after = (folder / "charts" / "energy_total.yaml").read_text()
+    assert after == before.replace("subtitle: kWh in the chosen time", "subtitle: kWh, changed in the page")
+    assert superset.apply(settings, folder).changed == ()
+    assert superset.apply(settings).changed == ("chart Energy",)

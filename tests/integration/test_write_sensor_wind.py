@@ -119,7 +119,7 @@ def devices(stack, store) -> Iterator[Devices]:
     )
     sinks = [write_sensor_wind.create_sink(env, settings, topic) for topic in ("wind_report", "wind_alarm")]
     thresholds = write_sensor_wind.own_thresholds(settings)
-    write_sensor_wind.build_pipeline(env, source, *sinks, thresholds).execute()
+    write_sensor_wind.build_pipeline(env, settings, source, *sinks, thresholds).execute()
     try:
         yield devices
     finally:
@@ -127,7 +127,25 @@ def devices(stack, store) -> Iterator[Devices]:
         devices.close()
 
 
+def leave_unread(settings: Settings) -> None:
+    """Send readings that no job is there for: as far as anybody can tell, the pipeline is behind."""
+    producer = kafka.producer(settings)
+    for number in kafka.end_offsets(settings, "wind"):
+        producer.produce("wind", b"{}", partition=number)
+    assert producer.flush(30) == 0
+
+
+def read_all(settings: Settings) -> None:
+    """Commit what the job would, had it read everything."""
+    options = {"bootstrap.servers": settings.bootstrap_servers, "group.id": "rich_sensor_wind"}
+    consumer = Consumer(options | {"enable.auto.commit": False})
+    ends = kafka.end_offsets(settings, "wind")
+    consumer.commit(offsets=[TopicPartition("wind", number, at) for number, at in ends.items()], asynchronous=False)
+    consumer.close()
+
+
 def test_each_incident_is_raised_once_and_cleared_once_whatever_is_killed(stack, store, devices):
+    leave_unread(stack.settings)
     steady = {"live": 12.0, "frozen": 4.0, "lonely": 4.0}
     for step in range(STEPS):
         stopping = {"quiet": 5.0 + step % 2, "behind": 5.0, "behind_too": 6.0} if step < 10 else {}
@@ -135,7 +153,7 @@ def test_each_incident_is_raised_once_and_cleared_once_whatever_is_killed(stack,
     incidents = {
         ("gale", "high_wind"), ("jumpy", "implausible"), ("frozen", "stuck"), ("quiet", "no_data"),
     }  # fmt: skip
-    # others have to go on: nobody can be told silent when all are
+    # others have to go on: while the pipeline is behind, nobody can be told silent when all are
     devices.wait_for(lambda: devices.seen("raised") >= incidents, lambda: devices.blow(**steady, gale=16.0, jumpy=30.0))
 
     edit_element(store, "wind", "live", {"variable_data": {"alarms": {"high_wind": {"gust": 10.0}}}})
@@ -165,3 +183,11 @@ def test_each_incident_is_raised_once_and_cleared_once_whatever_is_killed(stack,
     assert set(devices.reports.values()) == {1}
     assert Counter(wind_id for wind_id, _ in devices.reports) == devices.sent
     assert pd.Series([row["text_alarm"] for row in devices.alarms]).is_unique
+
+    # nobody sends any more, and nothing is on its way
+    read_all(stack.settings)
+    alone = {("behind", "no_data"), ("behind too", "no_data")}
+    devices.wait_for(lambda: devices.seen("raised") >= alone, lambda: None)
+    for row in devices.alarms:
+        if (row["wind_id"], row["code"]) in alone:
+            assert (row["timestamp"] - devices.first_ms) / 1000 == 13

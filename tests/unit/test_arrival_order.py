@@ -23,7 +23,9 @@ MAX_GAP_S = 300.0
 #: The clocks of Lord Howe, which are half an hour further in summer, change at 15:30.
 START = datetime(2026, 10, 3, 11, tzinfo=UTC)
 HOURS = 5
-PLAN = chaos_panels.Plan(panels=5, windows=((START, START + timedelta(hours=HOURS)),), step_s=280)
+PLAN = chaos_panels.Plan(
+    panels=5, windows=((START, START + timedelta(hours=HOURS)),), step_s=280, max_gap_s=MAX_GAP_S, apart=60
+)
 PLANT = chaos_panels.plant(PLAN)
 
 

@@ -1,16 +1,22 @@
-"""A range in parts: done once each, in order of time, though the run is killed in between."""
+"""A range in parts: done once each, in order of time, though the run is killed; then what depends on what changed."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from dateutil.relativedelta import relativedelta
 
-from flink_jobs import backfill
+from flink_jobs import backfill, pending, reports, runner
+from flink_jobs.reports import Staged
 from flink_jobs.runner import Subject
+from flink_jobs.slots import HOUR, hours_between, milliseconds
+from selfgen import lake
 from selfgen.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -29,13 +35,21 @@ class Job:
         self.did: list[tuple[datetime, datetime]] = []
         self.kill_at: datetime | None = None
 
-    def run(self, _settings: Settings, *what: Any) -> dict[str, int]:
-        [part] = what[0] if isinstance(what[0], list) else [what]
+    def run(self, settings: Settings, ranges: list[tuple[datetime, datetime]]) -> None:
+        """Have each hour changed."""
+        [part] = ranges
+        self._do(part)
+        pending.add(settings, "panel", [milliseconds(hour) for hour in hours_between(*part)])
+
+    def stage(self, _settings: Settings, *part: datetime) -> Staged:
+        self._do(part)
+        return Staged(*part, Path("none"), {}, {"panel_report": 10})
+
+    def _do(self, part: Any) -> None:
         if part[0] == self.kill_at:
             self.kill_at = None
             raise Killed
         self.did.append(part)
-        return {"panel_report": 10}
 
 
 @pytest.fixture
@@ -48,34 +62,100 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(build_dir=tmp_path)
 
 
+EVERY = [runner.moments(part) for part in runner.parts([(milliseconds(START), milliseconds(END))])]
+
+
 def test_parts_cover_the_range_in_order() -> None:
-    found = backfill.parts(START, END)
-    assert [found[0][0], found[-1][1]] == [START, END]
-    assert all(one[1] == next_[0] for one, next_ in pairwise(found))
-    assert max(high - low for low, high in found) <= backfill.PART
-    assert backfill.parts(START, START + timedelta(hours=1)) == [(START, START + timedelta(hours=1))]
+    assert [EVERY[0][0], EVERY[-1][1]] == [START, END]
+    assert all(one[1] == next_[0] for one, next_ in pairwise(EVERY))
+    assert max(high - low for low, high in EVERY) <= timedelta(days=31)
+    assert runner.parts([(0, 3_600_000)]) == [(0, 3_600_000)]
+
+
+def test_while_druid_takes_in_a_part_the_next_one_is_made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    making, order = Event(), []
+
+    def load(_settings: Settings, made: Staged) -> dict[str, int]:
+        assert made.start != START or making.wait(10)
+        order.append(made.start)
+        return made.rows
+
+    monkeypatch.setattr(reports, "load", load)
+    with reports.Loading(settings) as loading:
+        for start, end in EVERY[:3]:
+            loading.put(Staged(start, end, Path("none"), {}, {}), lambda _rows: None)
+            making.set()
+    assert order == [start for start, _ in EVERY[:3]]
+
+
+def test_nothing_is_loaded_after_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_settings: Settings, _made: Staged) -> dict[str, int]:
+        raise RuntimeError("Druid is away")
+
+    told: list[object] = []
+    monkeypatch.setattr(reports, "load", fails)
+    made = Staged(*EVERY[0], Path("none"), {}, {})
+    with reports.Loading(settings) as loading:
+        loading.put(made, told.append)
+        with pytest.raises(RuntimeError, match="away"):
+            loading.put(made, told.append)
+    assert told == []
 
 
 @pytest.mark.parametrize("killed", ["rich", "write"])
 def test_after_a_kill_only_what_was_not_done_is_done(settings: Settings, jobs: Subject, killed: str) -> None:
-    every = backfill.parts(START, END)
+    every = EVERY
     getattr(jobs, killed).kill_at = every[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)
     assert jobs.write.did == every[:4]
+    assert pending.noted(settings, "panel")
     steps: list[int] = []
     done = backfill.run(settings, "panel", jobs, START, END, progress=lambda done, _steps, _text: steps.append(done))
     assert jobs.write.did == every
-    assert done == {"rows": {"panel_report": 10 * len(every)}, "parts": len(every), "resumed": 4}
+    assert done == {"rows": {"panel_report": 10 * len(every)}, "parts": len(every), "resumed": 4, "mended": 0}
+    assert pending.noted(settings, "panel") == []
     assert steps == [*range(8, 2 * len(every) + 1)]
-    # another range begins at its beginning; so does this one, once it was whole
-    backfill.run(settings, "panel", jobs, START, every[0][1])
+    # this one begins at its beginning, once it was whole
     backfill.run(settings, "panel", jobs, START, END)
-    assert jobs.write.did == [*every, every[0], *every]
+    assert jobs.write.did == [*every, *every]
+
+
+def test_what_depends_on_the_range_is_replaced_too_as_far_as_it_was_computed(settings: Settings, jobs: Subject) -> None:
+    december = datetime(2025, 12, 10, 5, tzinfo=UTC)
+    later = END + timedelta(days=20)
+    for hour in hours_between(december - timedelta(days=2), later):
+        lake.replace_hour(settings.lake_dir, "panel", hour, pa.table({}))
+    done = backfill.run(settings, "panel", jobs, december, december + HOUR)
+    assert jobs.rich.did == [(december, december + HOUR)]
+    first, *mended = jobs.write.did
+    assert first == (december, december + HOUR)
+    assert mended[0][0] == december + HOUR
+    replaced = {hour for part in mended for hour in hours_between(*part)}
+    assert done["mended"] == len(replaced)
+    for depends in (END - HOUR, december + timedelta(days=1), december + relativedelta(months=1)):
+        assert depends in replaced
+    assert max(replaced) < later
+    # a run that changes nothing leaves everything else alone
+    jobs.rich.run = lambda *_: None
+    assert backfill.run(settings, "panel", jobs, december, december + HOUR)["mended"] == 0
+
+
+def test_what_a_killed_run_has_changed_is_mended_by_another(settings: Settings, jobs: Subject) -> None:
+    for hour in hours_between(START, START + timedelta(days=3)):
+        lake.replace_hour(settings.lake_dir, "panel", hour, pa.table({}))
+    jobs.write.kill_at = START
+    with pytest.raises(Killed):
+        backfill.run(settings, "panel", jobs, START, START + HOUR)
+    jobs.rich.run = lambda *_: None
+    other = START + timedelta(days=2)
+    done = backfill.run(settings, "panel", jobs, other, other + HOUR)
+    assert done["mended"] == 71
+    assert jobs.write.did[1:] == [(START, other), (other + HOUR, START + timedelta(days=3))]
 
 
 def test_again_begins_anew(settings: Settings, jobs: Subject) -> None:
-    every = backfill.parts(START, END)
+    every = EVERY
     jobs.write.kill_at = every[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)

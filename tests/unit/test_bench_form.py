@@ -41,6 +41,16 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     get_settings.cache_clear()
 
 
+def test_what_is_drawn_at_random_can_be_drawn_otherwise(built: Path) -> None:
+    drawn = MODULE.replace("run(settings)", "run(settings, seed=7)").replace("{beans}", "100 + seed")
+    (built.parent / "modules" / "drawn.py").write_text(drawn)
+    assert [measure("bench", "drawn", get_settings(), seed)[0].value for seed in (None, 3)] == [107, 103]
+    assert json.loads((built / "bench" / "drawn.json").read_text())["seed"] == 3
+    told = CliRunner().invoke(app, ["bench", "enough", "--seed", "3"])
+    assert told.exit_code == 1
+    assert "draws nothing at random" in told.output
+
+
 @pytest.mark.parametrize(
     ("value", "bar", "holds"),
     [

@@ -100,7 +100,9 @@ def test_every_server_and_every_process_of_the_stack_is_a_service():
     assert len(SERVERS) == 11
     assert set(SERVERS) <= {name for name, service in SERVICES.items() if "profiles" not in service}
     assert set(PROCESSES) <= {name for name, service in SERVICES.items() if service.get("profiles") == ["project"]}
-    assert set(SERVICES) - set(SERVERS) - set(PROCESSES) == {"couchbase-init", "prepare", "selfgen"}
+    production = {name for name, service in SERVICES.items() if service.get("profiles") == ["production"]}
+    assert production == {"superset-database", "superset-redis", "superset-reports"}
+    assert set(SERVICES) - set(SERVERS) - set(PROCESSES) - production == {"couchbase-init", "prepare", "selfgen"}
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -186,7 +188,8 @@ def test_secrets_come_from_the_environment():
                 assert match, f"{variable} has a value"
                 assert match[3] in {None, match[1]}
                 found.add((match[1], match[3] is not None))
-    assert found == {*((name, True) for name in SECRETS), ("SELFGEN_SUPERSET_SECRET", False)}
+    optional = {"SELFGEN_SUPERSET_SECRET", "SELFGEN_SUPERSET_DATABASE_PASSWORD", "SELFGEN_SUPERSET_SMTP_PASSWORD"}
+    assert found == {*((name, True) for name in SECRETS), *((name, False) for name in optional)}
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"://[^/\s]*:[^/\s]*@", text), "an address carries a password"
 
@@ -331,6 +334,18 @@ def test_couchbase_is_made_with_the_names_of_the_settings():
     ]  # fmt: skip
     used = set(re.findall(r"\$([A-Z_]+)", script))
     assert used == set(environment)
+
+
+@pytest.mark.parametrize("service", ["superset", "superset-reports"])
+def test_superset_is_given_every_variable_that_its_configuration_reads(service):
+    configuration = (ROOT / "stack/superset/superset_config.py").read_text()
+    read = {f"SELFGEN_SUPERSET_{name}" for name in re.findall(r'_(?:given|is_true)\("(\w+)"', configuration)}
+    given = SERVICES[service]["environment"]
+    assert {name: plain(given[name]) for name in read} == dict.fromkeys(read, "") | {
+        "SELFGEN_SUPERSET_URL": f"http://superset:{PORTS['superset']}"
+    }
+    fields = {name.removeprefix("SELFGEN_").lower() for name in read} - {"superset_secret"}
+    assert fields <= set(Settings.model_fields)
 
 
 def test_pairs_that_talk_much_are_on_one_node_and_one_network():

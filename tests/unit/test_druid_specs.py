@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from selfgen.clients import druid_storage
 from selfgen.clients.druid import (
     SPECS_DIR,
     _literal,
@@ -14,7 +15,8 @@ from selfgen.clients.druid import (
     replace_spec,
     supervisor_spec,
 )
-from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, STREAMED, names
+from selfgen.derived import DERIVED, PROVINCES, derived, stored
 from selfgen.settings import Settings
 
 HOUR = datetime(2026, 3, 29, 10, tzinfo=UTC)
@@ -28,11 +30,26 @@ def test_there_is_one_file_for_each_data_source() -> None:
 def test_dimensions_are_the_columns(datasource: str) -> None:
     schema = read_spec(datasource)["spec"]["dataSchema"]
     stated = [(dimension["name"], dimension["type"]) for dimension in schema["dimensionsSpec"]["dimensions"]]
-    assert stated == [(column.name, column.type) for column in DATASOURCES[datasource]]
+    assert stated == [(column.name, column.type) for column in stored(datasource)]
     assert schema["dataSource"] == datasource
     assert schema["metricsSpec"] == []
     assert schema["granularitySpec"]["rollup"] is False
     assert schema["timestampSpec"] == {"column": "timestamp", "format": "millis"}
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_derived_columns_are_made_by_the_one_expression(datasource: str) -> None:
+    schema = read_spec(datasource)["spec"]["dataSchema"]
+    transforms = schema.get("transformSpec", {}).get("transforms", [])
+    expressions = {column: expression for column, expression, _ in DERIVED}
+    assert transforms == [
+        {"type": "expression", "name": column.name, "expression": expressions[column]} for column in derived(datasource)
+    ]
+
+
+def test_provinces_are_those_of_all_postal_codes() -> None:
+    assert list(PROVINCES) == [f"{number:02}" for number in range(1, 53)]
+    assert len(set(PROVINCES.values())) == 52
 
 
 @pytest.mark.parametrize("datasource", STREAMED)
@@ -78,6 +95,37 @@ def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
 def test_replace_takes_full_hours_only(start: datetime, end: datetime) -> None:
     with pytest.raises(ValueError, match="full UTC hours"):
         replace_spec("panel_report", [], start, end, "t1")
+
+
+@pytest.mark.parametrize("kind", druid_storage.KINDS)
+def test_every_data_source_says_how_it_is_kept(kind: druid_storage.Kind) -> None:
+    assert {path.stem for path in (SPECS_DIR / kind).glob("*.json")} == set(DATASOURCES)
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_compaction_keeps_every_row_and_divides_by_columns(datasource: str) -> None:
+    stated = druid_storage.read("compaction", datasource)
+    assert stated["dataSource"] == datasource
+    assert stated["granularitySpec"]["segmentGranularity"] in {"DAY", "MONTH", "YEAR"}
+    assert stated["granularitySpec"]["rollup"] is False
+    assert stated["granularitySpec"]["queryGranularity"] == {"type": "none"}
+    partitions = stated["tuningConfig"]["partitionsSpec"]
+    texts = {column.name for column in DATASOURCES[datasource] if column.type == "string"}
+    assert set(partitions.get("partitionDimensions", [])) <= texts <= set(names(datasource))
+    # after the batch tasks, whose priority is 50
+    assert stated["taskPriority"] < 50
+
+
+def test_wind_is_compacted_when_it_is_thinned_out_no_more() -> None:
+    days = int(druid_storage.read("compaction", "wind_report")["skipOffsetFromLatest"].strip("PD"))
+    assert days > Settings(_env_file=None).wind_minutes_days
+
+
+@pytest.mark.parametrize("datasource", DATASOURCES)
+def test_only_the_topics_performance_is_ever_dropped(datasource: str) -> None:
+    *rules, last = druid_storage.read("retention", datasource)
+    assert {rule["type"] for rule in rules} == {"loadByPeriod"}
+    assert last["type"] == ("dropForever" if datasource == "topic_performance" else "loadForever")
 
 
 def test_differences_name_what_is_stated_and_not_so() -> None:

@@ -242,3 +242,30 @@ def test_a_killed_writer_leaves_the_old_hour_and_keeps_nobody_out(tmp_path):
     lake.replace_hour(tmp_path, "panel", TEN, pa.table({"power_gen": [3.0]}))
     assert energies(tmp_path) == [3]
     assert files(tmp_path) == ["panel/date=2024-06-01/hour=10/data.parquet"]
+
+
+def test_what_is_as_staged_already_stays_and_what_changes_is_told_before(tmp_path):
+    staging, folder = tmp_path / "staging", tmp_path / "lake"
+    hours = [TEN + number * HOUR for number in range(3)]
+    told = []
+    for values in ((1, 2), (1, 3), (1, 3)):
+        for hour, value in zip(hours, values, strict=False):
+            lake.stage_hour(staging, hour, table(value))
+
+        def before(changed, seen=told):
+            seen.append((changed, energies(folder, hours=2) if folder.exists() else None))
+
+        assert lake.publish(staging, folder, "panel", hours, SCHEMA, before=before) == dict(
+            zip(hours, (1, 1, 0), strict=True)
+        )
+        assert energies(folder, hours=3) == list(values)
+    assert told == [(hours, None), ([hours[1]], [1, 2])]
+
+
+def test_hours_that_are_removed_were_never_computed(tmp_path):
+    for number in range(3):
+        lake.replace_hour(tmp_path, "panel", TEN + number * HOUR, table(number))
+    lake.remove_hours(tmp_path, "panel", [TEN, TEN + HOUR, TEN + 9 * HOUR])
+    assert lake.hours(tmp_path, "panel") == [TEN + 2 * HOUR]
+    assert [lake.count_rows(tmp_path, "panel", TEN + number * HOUR) for number in (0, 2)] == [0, 1]
+    assert lake.read(tmp_path, "panel", TEN, TEN + HOUR).num_columns == 0

@@ -99,3 +99,14 @@ def test_an_hour_that_is_none_is_refused(text):
 
 def test_an_hour_may_be_written_with_an_offset():
     assert parse_hour("2026-06-01T14:00+02:00") == START == parse_hour("2026-06-01T12")
+
+
+@pytest.mark.parametrize("most", [1, 60, 61, 100, 10_000])
+def test_readings_in_parts_are_all_there_and_no_element_is_in_two(most):
+    every = pd.concat([readings(range(61)).assign(element_id=f"p{number}") for number in range(7)], ignore_index=True)
+    parts = slots.by_elements(every, most)
+    pd.testing.assert_frame_equal(pd.concat(parts), every)
+    elements = [set(part["element_id"]) for part in parts]
+    assert sum(map(len, elements)) == len(set.union(*elements)) == 7
+    assert max(map(len, parts)) < most + 61
+    assert [len(part) for part in slots.by_elements(every[:0], most)] == [0]

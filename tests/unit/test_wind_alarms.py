@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 from selfgen.columns import names
 from selfgen.thresholds import WindThresholds
 from selfgen.wind_alarms import (
+    Kept,
     Mover,
     Progress,
     Sensor,
     Silence,
+    as_far_as,
     beaufort,
     follow,
     follow_area,
     gale_severity,
     heard,
+    is_overdue,
     longest_silence,
     next_look_s,
     silence,
@@ -349,6 +352,31 @@ def test_when_to_look_again() -> None:
     assert (row["code"], row["state"], row["timestamp"]) == ("no_data", "raised", last + 60_000)
     assert (row["client_id"], row["wind_speed"], row["started_at"]) == ("C1", 4.0, "2026-06-20T12:00:09Z")
     assert silence(sensor, None, DEFAULTS) == (sensor, [])
+
+
+def test_a_sensor_that_is_alone_is_silent_once_all_that_was_sent_has_come_through() -> None:
+    sensor: Sensor | None = None
+    for window in windows([4.0] * 10):
+        sensor, _ = follow(sensor, window, DEFAULTS)
+    assert sensor is not None
+    came = sensor.last + 7 * HOUR  # the job's clock is another than the sensor's
+    kept = Kept(sensor=sensor, heard_at=came)
+    assert not is_overdue(kept, sensor.last, came + 59_999, DEFAULTS)
+    assert is_overdue(kept, sensor.last, came + 60_000, DEFAULTS)
+    assert is_overdue(kept, None, came + 60_000, DEFAULTS)
+    assert not is_overdue(kept, sensor.last + 60_000, came + 60_000, DEFAULTS)  # the others tell it
+    assert not is_overdue(Kept(sensor=sensor), sensor.last, came + HOUR, DEFAULTS)
+    assert next_look_s(sensor, sensor.last, DEFAULTS, 20_000) == 40
+    assert next_look_s(sensor, sensor.last, DEFAULTS, 61_000) == 60  # the pipeline is behind: no hurry
+
+    for passed in (None, came - 1, came, came + 59_999):  # what was sent since may be a window of this sensor
+        far = as_far_as(kept, passed)
+        assert silence(sensor, sensor.last if far is None else far, DEFAULTS) == (sensor, [])
+    doubted, rows = silence(sensor, as_far_as(kept, came + 61_000), DEFAULTS)
+    assert rows == []
+    assert silence(doubted, as_far_as(kept, came + 61_000), DEFAULTS) == (doubted, [])  # nothing new is known
+    _, [row] = silence(doubted, as_far_as(kept, came + 66_000), DEFAULTS)
+    assert (row["code"], row["state"], row["timestamp"]) == ("no_data", "raised", sensor.last + 60_000)
 
 
 # -- all of them -------------------------------------------------------------------------------------

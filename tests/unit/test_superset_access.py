@@ -1,0 +1,147 @@
+"""Roles as code and the file of users: what may be stated, and what follows from it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from selfgen.cli import app
+from selfgen.clients.superset import read_assets
+from selfgen.clients.superset_access import (
+    MAX_CLIENT_ID,
+    OWNER,
+    _kept_password,
+    client_role,
+    own_rows,
+    owner_clause,
+    read_passwords,
+    read_roles,
+    read_users,
+)
+from selfgen.clients.superset_rest import SupersetError
+from selfgen.settings import Settings
+
+ROLES = read_roles()
+
+
+def permissions(name: str) -> set[tuple[str, str]]:
+    """Return the permissions of a role of ours, with those of our roles that it is like."""
+    role = ROLES[name]
+    own = {(permission, view) for view, every in role.permissions.items() for permission in every}
+    return own.union(*(permissions(other) for other in role.like if other in ROLES))
+
+
+def users_file(folder: Path, *users: dict[str, object]) -> Path:
+    file = folder / "users.yaml"
+    file.write_text(yaml.safe_dump({"users": list(users)}))
+    return file
+
+
+def test_the_roles_are_the_four_kinds_of_people():
+    assert set(ROLES) == {"operator", "analyst", "installer", "client"}
+    assert all(role.description for role in ROLES.values())
+
+
+def test_a_client_reads_dashboards_and_nothing_that_asks_or_writes():
+    granted = permissions("client")
+    assert not {view for _, view in granted} & {"SQLLab", "SQL Lab", "SQL Editor", "SavedQuery", "Query", "Datasource"}
+    assert not {view for _, view in granted} & {"User", "Role", "Row Level Security", "Database", "ReportSchedule"}
+    own_state = {"CurrentUserRestApi", "DashboardFilterStateRestApi", "DashboardPermalinkRestApi"}
+    assert {view for permission, view in granted if "write" in permission} == own_state
+    assert not {permission for permission, _ in granted if "export" in permission or "explore" in permission}
+    assert (ROLES["client"].datasets, ROLES["client"].databases, ROLES["client"].like) == ("of clients", "none", [])
+
+
+def test_only_who_sees_all_datasets_asks_in_sql():
+    for role in ROLES.values():
+        assert ("sql_lab" in role.like) <= (role.datasets == "all")
+        assert (role.databases == "all") == (role.datasets == "all")
+
+
+def test_the_client_role_sees_no_row_by_itself():
+    rows = ROLES["client"].rows
+    assert rows is not None
+    assert rows.clause == "1 = 0"
+    assert own_rows(ROLES, "C-1") == type(rows)(rows.group_key, "\"client_id\" = 'C-1'")
+    assert [role.name for role in ROLES.values() if role.rows] == ["client"]
+
+
+def test_every_dataset_of_clients_has_the_column_that_the_rules_read():
+    datasets = {
+        asset["table_name"]: {column["column_name"] for column in asset["columns"]}
+        for name, asset in read_assets(Settings(_env_file=None)).items()
+        if name.startswith("datasets/")
+    }
+    assert "topic_performance" in {table for table, columns in datasets.items() if OWNER not in columns}
+    assert {"panel_report", "panel_alarm", "sensor_report", "sensor_alarm", "wind_report", "wind_alarm", "alarms"} <= {
+        table for table, columns in datasets.items() if OWNER in columns
+    }
+
+
+@given(st.text(min_size=1, max_size=MAX_CLIENT_ID))
+def test_a_clients_condition_is_one_literal(client_id):
+    head, literal = owner_clause(client_id).split(" = ", 1)
+    assert (head, literal[0], literal[-1]) == ('"client_id"', "'", "'")
+    assert literal[1:-1].replace("''", "'") == client_id
+    assert "'" not in literal[1:-1].replace("''", "")
+    assert len(client_role(client_id)) <= 64
+
+
+def test_users_are_read_with_their_role_and_client(tmp_path):
+    file = users_file(
+        tmp_path,
+        {"username": "ana", "role": "analyst", "email": "ana@example.org"},
+        {"username": "bodegas", "role": "client", "client_id": "C-1", "password_env": "BODEGAS"},
+    )
+    ana, bodegas = read_users(file)
+    assert (ana.role, ana.client_id, ana.active) == ("analyst", None, True)
+    assert (bodegas.client_id, bodegas.password_env) == ("C-1", "BODEGAS")
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        ({"username": "x", "role": "client"}, "client_id goes with role client"),
+        ({"username": "x", "role": "analyst", "client_id": "C-1"}, "client_id goes with role client"),
+        ({"username": "x", "role": "admin"}, "Invalid enum value 'admin'"),
+        ({"username": "x", "role": "analyst", "password": "secret"}, "unknown field `password`"),
+        ({"username": "x", "role": "client", "client_id": "c" * 58}, "1 to 57 characters"),
+        ({"username": "x", "role": "analyst", "password_env": "A", "password_file": "b"}, "one of password_env"),
+    ],
+)
+def test_a_user_that_cannot_be_is_refused_by_name(tmp_path, user, reason):
+    with pytest.raises(SupersetError, match=reason):
+        read_users(users_file(tmp_path, user))
+
+
+def test_a_user_twice_and_a_file_that_is_not_there_are_refused(tmp_path):
+    twice = {"username": "ana", "role": "analyst"}
+    with pytest.raises(SupersetError, match="there twice: ana"):
+        read_users(users_file(tmp_path, twice, twice))
+    with pytest.raises(SupersetError, match=r"away\.yaml: No such file"):
+        read_users(tmp_path / "away.yaml")
+    (tmp_path / "list.yaml").write_text("- ana\n")
+    with pytest.raises(SupersetError, match="is no list of users"):
+        read_users(tmp_path / "list.yaml")
+
+
+def test_a_password_is_made_up_once_and_only_its_owner_reads_it(tmp_path):
+    file = tmp_path / "deeper" / "passwords.yaml"
+    made = _kept_password(file, "ana: [ñ]")
+    assert len(made) >= 20
+    assert _kept_password(file, "ana: [ñ]") == made
+    other = _kept_password(file, "bo")
+    assert read_passwords(file) == {"ana: [ñ]": made, "bo": other}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_applying_users_needs_a_file_or_the_registry():
+    result = CliRunner().invoke(app, ["superset", "users", "apply"])
+    assert result.exit_code == 1
+    assert "--registry" in result.stderr
