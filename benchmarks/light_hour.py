@@ -24,8 +24,8 @@ from couchbase_admin.bulk import import_file
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
 from flink_jobs import rich_sensor_light, write_sensor_light
-from flink_jobs.reports import ALARM_CONTEXT, alarms
 from flink_jobs.slots import HOUR, LIGHT, make_slots, milliseconds, periods
+from flink_jobs.write_sensor_light import ALARM_CONTEXT, alarms
 from selfgen import evidence, lake, light_history, orientation, solar
 from selfgen.clients import druid, mongo
 from selfgen.columns import LIGHT_SUMS
@@ -188,7 +188,7 @@ def _with_past(settings: Settings) -> list[Figure]:
         hour += timedelta(hours=1)
     with closing(Registry(settings)) as registry:
         began = time.perf_counter()
-        alarms(settings, registry, LIGHT, "sensor_alarm", milliseconds(NOON), milliseconds(NOON) + HOUR_MS)
+        alarms(settings, registry, NOON, NOON + HOUR)
         seconds = time.perf_counter() - began
     slots = round(WITH_PAST * (ALARM_CONTEXT / HOUR))
     return [Figure(f"alarms of an hour after 31 days of {WITH_PAST} sensors, {slots} slots", round(seconds, 1), "s")]
