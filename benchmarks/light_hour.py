@@ -24,8 +24,8 @@ from couchbase_admin.bulk import import_file
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
 from flink_jobs import rich_sensor_light, write_sensor_light
-from flink_jobs.reports import ALARM_CONTEXT, alarms
 from flink_jobs.slots import HOUR, LIGHT, make_slots, milliseconds, periods
+from flink_jobs.write_sensor_light import ALARM_CONTEXT, alarms
 from selfgen import evidence, lake, light_history, orientation, solar
 from selfgen.clients import druid, mongo
 from selfgen.columns import LIGHT_SUMS
@@ -39,16 +39,22 @@ NOON, MIDNIGHT = datetime(2026, 6, 20, 11, tzinfo=UTC), datetime(2026, 6, 20, 22
 
 
 def run(settings: Settings) -> list[Figure]:
-    """Measure the hour of noon, and that in which the local day begins, on a stack of its own."""
+    """Measure the hour of noon, and the writing of that in which the local day begins, on a stack of its own."""
     servers = ("kafka", "mongodb", "couchbase", "druid", "flink")
     with own_stack(settings.model_copy(update={"raw_retention_days": 10_000.0}), "light_hour", *servers) as own:
         sensors = _register(own)
         _fill(own, sensors)
-        figures = []
-        for name, hour in (("noon", NOON), ("the hour in which the local day begins", MIDNIGHT)):
-            _land(own, sensors, hour)
-            figures += _hour(own, name, hour)
-        return [*figures, *_with_past(own)]
+        _land(own, sensors)
+        figures = _noon(own)
+        _move(own, MIDNIGHT, SENSORS)
+        began = time.perf_counter()
+        written = write_sensor_light.run(own, MIDNIGHT, MIDNIGHT + HOUR)
+        return [
+            *figures,
+            Figure("the hour in which the local day begins: lake → Druid", round(time.perf_counter() - began, 1), "s"),
+            Figure("the same: rows of light_surface", written["light_surface"], "rows"),
+            *_with_past(own),
+        ]
 
 
 def _register(settings: Settings) -> pd.DataFrame:
@@ -88,15 +94,14 @@ def _fill(settings: Settings, sensors: pd.DataFrame) -> None:
         light_history.replace(settings.lake_dir, LIGHT.kind, [noon.replace(hour=0)])
 
 
-def _land(settings: Settings, sensors: pd.DataFrame, hour: datetime) -> None:
-    """Put an hour's readings, and the one after it, into MongoDB as the landing does."""
+def _land(settings: Settings, sensors: pd.DataFrame) -> None:
+    """Put the hour's readings into MongoDB as the landing does."""
     mongo.ensure_collections(settings)
     stored, random = mongo.database(settings)["topic"], np.random.default_rng(2)
-    ids = sensors["element_id"].tolist()
-    bright = hour == NOON
-    for moment in range(milliseconds(hour), milliseconds(hour) + HOUR_MS + 1, MINUTE_MS):
+    ids, start_ms = sensors["element_id"].tolist(), milliseconds(NOON)
+    for moment in range(start_ms, start_ms + HOUR_MS + 1, MINUTE_MS):
         identities = mongo.reading_ids(LIGHT.kind, np.full(len(ids), moment), ids)
-        values = random.uniform(300, 900, len(ids)) if bright else np.full(len(ids), -1.5)
+        values = random.uniform(300, 900, len(ids))
         at = datetime.fromtimestamp(moment / 1000, UTC)
         stored.insert_many(
             [
@@ -113,25 +118,37 @@ def _land(settings: Settings, sensors: pd.DataFrame, hour: datetime) -> None:
         )
 
 
-def _hour(settings: Settings, name: str, hour: datetime) -> list[Figure]:
+def _noon(settings: Settings) -> list[Figure]:
     began = time.perf_counter()
-    rich_sensor_light.run(settings, [(hour, hour + HOUR)])
+    rich_sensor_light.run(settings, [(NOON, NOON + HOUR)])
     between = time.perf_counter()
-    written = write_sensor_light.run(settings, hour, hour + HOUR)
+    written = write_sensor_light.run(settings, NOON, NOON + HOUR)
     ended = time.perf_counter()
-    in_lake = lake.read(settings.lake_dir, LIGHT.kind, hour, hour + HOUR, ["element_id"]).num_rows
-    query = "SELECT COUNT(*) AS n FROM sensor_report WHERE __time >= MILLIS_TO_TIMESTAMP(%(start)s)"
-    [found] = druid.query(settings, query, {"start": milliseconds(hour)})
+    in_lake = lake.read(settings.lake_dir, LIGHT.kind, NOON, NOON + HOUR, ["element_id"]).num_rows
+    [found] = druid.query(settings, "SELECT COUNT(*) AS n FROM sensor_report")
     if not in_lake == written["sensor_report"] == found["n"] == SENSORS:
         raise AssertionError(f"{in_lake} slots in the lake, {written} rows written, {found['n']} in Druid")
-    sun = _sun_alone(settings, hour)
+    sun = _sun_alone(settings, NOON)
     return [
-        Figure(f"{name}: MongoDB → lake", round(between - began, 1), "s"),
-        Figure(f"{name}: lake → Druid", round(ended - between, 1), "s"),
-        Figure(f"{name}: both", round(ended - began, 1), "s"),
-        Figure(f"{name}: rows of light_surface", written["light_surface"], "rows"),
-        Figure(f"{name}: the sun's position, of both", round(100 * sun / (ended - began), 1), "%"),
+        Figure("noon: MongoDB → lake", round(between - began, 1), "s"),
+        Figure("noon: lake → Druid", round(ended - between, 1), "s"),
+        Figure("noon: both", round(ended - began, 1), "s"),
+        Figure("noon: the sun's position, of both", round(100 * sun / (ended - began), 1), "%"),
     ]
+
+
+def _move(settings: Settings, hour: datetime, sensors: int) -> None:
+    """Put noon's slots of some sensors into the lake as those of another hour."""
+    table = lake.read(settings.lake_dir, LIGHT.kind, NOON, NOON + HOUR)
+    moved = table.filter(pc.is_in(table["element_id"], pa.array([f"light-{one:05}" for one in range(sensors)])))
+    for name in ("slot_start", "slot_end"):
+        index = moved.schema.get_field_index(name)
+        shifted = pc.add(moved[name], milliseconds(hour) - milliseconds(NOON))
+        moved = moved.set_column(index, moved.schema.field(index), shifted)
+    index = moved.schema.get_field_index("local_date")
+    day = pa.array([f"{hour + timedelta(hours=2):%Y-%m-%d}"] * moved.num_rows)
+    moved = moved.set_column(index, moved.schema.field(index), day)
+    lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, moved)
 
 
 def _sun_alone(settings: Settings, hour: datetime) -> float:
@@ -165,20 +182,13 @@ def _sun_alone(settings: Settings, hour: datetime) -> float:
 
 def _with_past(settings: Settings) -> list[Figure]:
     """Give some of the sensors the 31 days before, and time the alarms of an hour."""
-    table = lake.read(settings.lake_dir, LIGHT.kind, NOON, NOON + HOUR)
-    some = table.filter(pc.is_in(table["element_id"], pa.array([f"light-{one:05}" for one in range(WITH_PAST)])))
     hour = NOON - ALARM_CONTEXT
     while hour < NOON:
-        moved = some
-        for name in ("slot_start", "slot_end"):
-            index = some.schema.get_field_index(name)
-            shifted = pc.subtract(some[name], milliseconds(NOON) - milliseconds(hour))
-            moved = moved.set_column(index, some.schema.field(index), shifted)
-        lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, moved)
+        _move(settings, hour, WITH_PAST)
         hour += timedelta(hours=1)
     with closing(Registry(settings)) as registry:
         began = time.perf_counter()
-        alarms(settings, registry, LIGHT, "sensor_alarm", milliseconds(NOON), milliseconds(NOON) + HOUR_MS)
+        alarms(settings, registry, NOON, NOON + HOUR)
         seconds = time.perf_counter() - began
-    slots = round(some.num_rows * (ALARM_CONTEXT / HOUR))
+    slots = round(WITH_PAST * (ALARM_CONTEXT / HOUR))
     return [Figure(f"alarms of an hour after 31 days of {WITH_PAST} sensors, {slots} slots", round(seconds, 1), "s")]

@@ -8,30 +8,17 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from flink_jobs import runtime, slots
-from flink_jobs.slots import Source
-from selfgen import lake
 from selfgen.calendar import parse_hour
-from selfgen.columns import DATASOURCES, Column, names
-from selfgen.recompute import ALARM_CONTEXT_DAYS
+from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, StreamTableEnvironment
-
-#: How far back an incident may have begun that is still open.
-ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
-#: Each split reads what came before it too, so they are long.
-ALARM_SPLIT_HOURS = 7 * 24
-#: Elements whose alarms are made at once: a month of their slots takes some GiB.
-ALARMS_AT_ONCE = 500
+    from pyflink.table import StreamTableEnvironment
 
 
 def create_files_table(env: StreamTableEnvironment, name: str, datasource: str, path: Path) -> str:
@@ -39,68 +26,6 @@ def create_files_table(env: StreamTableEnvironment, name: str, datasource: str, 
     where = runtime.options({"connector": "filesystem", "path": path.as_uri(), "format": "json"})
     env.execute_sql(f"CREATE TABLE {name} ({runtime.ddl(DATASOURCES[datasource])}) WITH ({where})")
     return name
-
-
-def alarm_reader(settings: Settings, source: Source, datasource: str):
-    """Return the table function `(start_ms, end_ms) → rows of an alarm data source`."""
-    from pyflink.table.udf import TableFunction, udtf
-
-    columns = (Column("timestamp", "long", "Time", "ms"), *DATASOURCES[datasource])
-
-    class ReadAlarms(TableFunction):
-        def open(self, function_context):
-            from couchbase_admin.registry import Registry
-
-            self.registry = Registry(settings)
-
-        def eval(self, start_ms, end_ms):
-            yield from slots.as_rows(alarms(settings, self.registry, source, datasource, start_ms, end_ms), columns)
-
-    return udtf(ReadAlarms(), result_types=[slots.data_type(column) for column in columns])
-
-
-def alarms(
-    settings: Settings, registry: Any, source: Source, datasource: str, start_ms: int, end_ms: int
-) -> pd.DataFrame:
-    """Return the alarm rows of `[start_ms, end_ms)`; incidents that began before are known from the lake."""
-    start, end = (pd.Timestamp(moment, unit="ms", tz="UTC").to_pydatetime() for moment in (start_ms, end_ms))
-    table = lake.read(settings.lake_dir, source.kind, start - ALARM_CONTEXT, end)
-    found = [pd.DataFrame(columns=["timestamp", *names(datasource)])]
-    if table.num_rows:
-        elements = table["element_id"].unique()
-        for first in range(0, len(elements), ALARMS_AT_ONCE):
-            some = table.filter(pc.is_in(table["element_id"], elements[first : first + ALARMS_AT_ONCE]))
-            rows = _alarms_of(settings, registry, source, some.to_pandas(), end_ms)
-            found.append(rows[(rows["timestamp"] >= start_ms) & (rows["timestamp"] < end_ms)])
-    found = [rows for rows in found if len(rows)] or found[:1]
-    return pd.concat(found, ignore_index=True)
-
-
-def _alarms_of(settings: Settings, registry: Any, source: Source, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
-    from selfgen.alarms import slot_alarms
-    from selfgen.light_history import clear_levels
-
-    if source.kind == slots.LIGHT.kind:
-        frame["level"] = clear_levels(settings.lake_dir, frame)
-    frame = slots.with_absent(frame, slots.periods(registry, source, frame["element_id"].unique()), end_ms)
-    return slot_alarms(frame.rename(columns={"element_id": slots.id_field(source)}), source.kind)
-
-
-def add_alarms(
-    job: StatementSet,
-    env: StreamTableEnvironment,
-    settings: Settings,
-    source: Source,
-    datasource: str,
-    sink: str,
-    splits: str,
-) -> None:
-    """Add the alarms of a view of splits to a job, into the table `sink`."""
-    env.create_temporary_function("alarms", alarm_reader(settings, source, datasource))
-    listed = ", ".join(["`timestamp`", *(f"`{column.name}`" for column in DATASOURCES[datasource])])
-    job.add_insert_sql(
-        f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE(alarms(start_ms, end_ms)) AS t ({listed})"
-    )
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,23 @@ lake ─► slots, and the sums of what was measured before their UTC day ─►
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
 from flink_jobs import slots
-from flink_jobs.reports import ALARM_SPLIT_HOURS, Staged, add_alarms, arguments, load
+from flink_jobs.reports import Staged, arguments, load
 from flink_jobs.reports import stage as stage_job
-from flink_jobs.slots import LIGHT
+from flink_jobs.slots import LIGHT, Range, milliseconds
 from selfgen import lake
 from selfgen.calendar import DAY_MS
-from selfgen.columns import DATASOURCES, Column, names
+from selfgen.columns import DATASOURCES, ENRICHMENT, Column, names
+from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 NAME = "write_sensor_light"
 DATASOURCE_NAMES = ("sensor_report", "sensor_alarm", "light_surface")
 
-REPORT, SURFACE = (
-    (Column("timestamp", "long", "Time", "ms"), *DATASOURCES[name]) for name in ("sensor_report", "light_surface")
-)
+REPORT, ALARM, SURFACE = ((Column("timestamp", "long", "Time", "ms"), *DATASOURCES[name]) for name in DATASOURCE_NAMES)
 #: The lake's columns under the reports' names.
 NAMES = {"element_id": "light_id", "generated": "irradiation", "slot_start": "timestamp"}
 BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
@@ -46,6 +45,19 @@ PLACE = ["element_id", "latitude", "longitude"]
 #: What is read of a slot for the surface of its day; a sensor that moves has one for each owner and place.
 OF_DAY = [*PLACE, "slot_start", "variable_data", *(column.name for column in SURFACE if column in slots.SLOT)]
 LONGEST_DAY = timedelta(hours=25)
+
+#: How far back an incident may have begun that is still open.
+ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
+#: Each split reads what came before it too, so they are long.
+SPLIT_HOURS = 7 * 24
+#: Sensors whose alarms are made at once: a month of their slots takes about a GiB.
+ALARMS_AT_ONCE = 500
+#: Columns of the lake that alarms are made of.
+OF_ALARMS = [
+    *("element_id", "slot_start", "slot_end", "generated", "greatest", "completeness", "samples", "stale", "daylight"),
+    *("power_cap", "variable_data", "possible", "dark", "steady", "clear_beam", "clear_sky"),
+    *(column.name for column in ENRICHMENT),
+]
 
 
 def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression | None = None) -> pd.DataFrame:
@@ -118,7 +130,7 @@ def surfaces(folder: Path, start: datetime, end: datetime) -> Iterator[pd.DataFr
         return
     slots_of = table.to_pandas().dropna(subset=PLACE).sort_values("slot_start", kind="stable")
     first = slots_of.drop_duplicates([*PLACE, "client_id", "local_date"])
-    first = first[first["slot_start"] >= slots.milliseconds(start)]
+    first = first[first["slot_start"] >= milliseconds(start)]
     history = History(folder)
     for day, of_day in first.groupby(first["slot_start"] // DAY_MS * DAY_MS):
         moment = pd.Timestamp(day, unit="ms", tz="UTC").to_pydatetime()
@@ -147,29 +159,51 @@ def _with_surface(sensors: pd.DataFrame, history: History, day: datetime) -> pd.
     )
 
 
-def report_reader(settings: Settings):
-    """Return the table function `(start_ms, end_ms) → rows of sensor_report`."""
+def alarms(settings: Settings, registry: Any, start: datetime, end: datetime) -> pd.DataFrame:
+    """Return the rows of sensor_alarm of `[start, end)`; incidents that began before are known from the lake."""
+    table = lake.read(settings.lake_dir, LIGHT.kind, start - ALARM_CONTEXT, end, OF_ALARMS)
+    found = [pd.DataFrame(columns=["timestamp", *names("sensor_alarm")])]
+    if table.num_rows:
+        sensors = table["element_id"].unique()
+        for first in range(0, len(sensors), ALARMS_AT_ONCE):
+            some = table.filter(pc.is_in(table["element_id"], sensors[first : first + ALARMS_AT_ONCE]))
+            rows = _alarms_of(settings, registry, some.to_pandas(), milliseconds(end))
+            found.append(rows[rows["timestamp"].between(milliseconds(start), milliseconds(end), inclusive="left")])
+    found = [rows for rows in found if len(rows)] or found[:1]
+    return pd.concat(found, ignore_index=True)
+
+
+def _alarms_of(settings: Settings, registry: Any, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
+    from selfgen.alarms import slot_alarms
+    from selfgen.light_history import clear_levels
+
+    frame = frame.assign(level=clear_levels(settings.lake_dir, frame))
+    frame = slots.with_absent(frame, slots.periods(registry, LIGHT, frame["element_id"].unique()), end_ms)
+    return slot_alarms(frame.rename(columns={"element_id": slots.id_field(LIGHT)}), LIGHT.kind)
+
+
+def reader(columns: tuple[Column, ...], rows: Callable[[Any, Range], Iterable[pd.DataFrame]], registry: Any = None):
+    """Return the table function `(start_ms, end_ms) → rows` with these columns.
+
+    Parameters
+    ----------
+    rows : callable
+        `(registry, (start, end)) -> frames`; runs in the worker.
+    registry : callable, optional
+        Opens the registry there.
+    """
     from pyflink.table.udf import TableFunction, udtf
 
-    class ReadReports(TableFunction):
+    class Read(TableFunction):
+        def open(self, function_context):
+            self.registry = registry and registry()
+
         def eval(self, start_ms, end_ms):
-            start, end = (pd.Timestamp(edge, unit="ms", tz="UTC").to_pydatetime() for edge in (start_ms, end_ms))
-            yield from slots.as_rows(reports(settings.lake_dir, start, end), REPORT)
+            span = tuple(pd.Timestamp(edge, unit="ms", tz="UTC").to_pydatetime() for edge in (start_ms, end_ms))
+            for some in rows(self.registry, span):
+                yield from slots.as_rows(some, columns)
 
-    return udtf(ReadReports(), result_types=[slots.data_type(column) for column in REPORT])
-
-
-def surface_reader(settings: Settings):
-    """Return the table function `(start_ms, end_ms) → rows of light_surface`."""
-    from pyflink.table.udf import TableFunction, udtf
-
-    class ReadSurfaces(TableFunction):
-        def eval(self, start_ms, end_ms):
-            start, end = (pd.Timestamp(edge, unit="ms", tz="UTC").to_pydatetime() for edge in (start_ms, end_ms))
-            for some in surfaces(settings.lake_dir, start, end):
-                yield from slots.as_rows(some, SURFACE)
-
-    return udtf(ReadSurfaces(), result_types=[slots.data_type(column) for column in SURFACE])
+    return udtf(Read(), result_types=[slots.data_type(column) for column in columns])
 
 
 def build_pipeline(
@@ -182,18 +216,24 @@ def build_pipeline(
     surface: str,
 ) -> StatementSet:
     """Return the job from the lake to the tables `report`, `alarm` and `surface`."""
-    splits = slots.create_splits(env, [(start, end)], ALARM_SPLIT_HOURS)
+    folder, splits = settings.lake_dir, slots.create_splits(env, [(start, end)], SPLIT_HOURS)
+
+    def registry():
+        from couchbase_admin.registry import Registry
+
+        return Registry(settings)
+
     job = env.create_statement_set()
-    for name, reader, columns, sink in (
-        ("reports", report_reader, REPORT, report),
-        ("surfaces", surface_reader, SURFACE, surface),
+    for name, columns, sink, function in (
+        ("reports", REPORT, report, reader(REPORT, lambda _, span: [reports(folder, *span)])),
+        ("alarms", ALARM, alarm, reader(ALARM, lambda known, span: [alarms(settings, known, *span)], registry)),
+        ("surfaces", SURFACE, surface, reader(SURFACE, lambda _, span: surfaces(folder, *span))),
     ):
-        env.create_temporary_function(name, reader(settings))
+        env.create_temporary_function(name, function)
         listed = ", ".join(f"`{column.name}`" for column in columns)
         job.add_insert_sql(
             f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE({name}(start_ms, end_ms)) AS t ({listed})"
         )
-    add_alarms(job, env, settings, LIGHT, "sensor_alarm", alarm, splits)
     return job
 
 

@@ -252,6 +252,18 @@ SLOT_ALARMS = (
         of=("panel",),
     ),
     SlotAlarm(
+        # as of panels: night that comes after dusk is night, whatever the clock says
+        code="fading",
+        observed=lambda slots: slots["samples"] >= 0,
+        bad=lambda slots: (
+            (slots["share"] >= slots["implausible.below"]) & (slots["greatest"] < _HALF * slots["possible"])
+        ),
+        good=lambda slots: ~slots["daylight"].astype(bool) | (slots["greatest"] >= _HALF * slots["possible"]),
+        needed=_one,
+        of=("light",),
+        marks="fading",
+    ),
+    SlotAlarm(
         code="implausible",
         severity="major",
         observed=lambda slots: (
@@ -259,6 +271,7 @@ SLOT_ALARMS = (
             & (slots["completeness"] >= _HALF)
             & ~(slots["stale"] > _HALF)
             & ~slots["clock_doubt"]
+            & ~slots["fading"]
         ),
         bad=lambda slots: (slots["share"] > slots["implausible.above"]) | (slots["share"] < slots["implausible.below"]),
         good=lambda slots: slots["share"].between(2 * slots["implausible.below"], slots["implausible.clear"]),

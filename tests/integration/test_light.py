@@ -21,12 +21,11 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
-from flink_jobs import reports, runner
+from flink_jobs import runner, write_sensor_light
 from flink_jobs.explanation import explain_hour
-from flink_jobs.reports import alarms
 from flink_jobs.rich_sensor_light import OF_LIGHT
 from flink_jobs.slots import ARROW_TYPES, LIGHT, SLOT, milliseconds
-from flink_jobs.write_sensor_light import surfaces
+from flink_jobs.write_sensor_light import alarms, surfaces
 from kafka_consumers.landing import Landing
 from selfgen import lake, light_history, orientation
 from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS
@@ -204,10 +203,10 @@ def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof, monkey
             lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, pa.Table.from_pylist([slot], schema))
     light_history.replace(settings.lake_dir, LIGHT.kind, days)
     with closing(Registry(settings)) as registry:
-        span = milliseconds(dirty), milliseconds(last + 24 * HOUR)
-        rows = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
-        monkeypatch.setattr(reports, "ALARMS_AT_ONCE", 1)
-        one_by_one = alarms(settings, registry, LIGHT, "sensor_alarm", *span)
+        span = dirty, last + 24 * HOUR
+        rows = alarms(settings, registry, *span)
+        monkeypatch.setattr(write_sensor_light, "ALARMS_AT_ONCE", 1)
+        one_by_one = alarms(settings, registry, *span)
     order = ["light_id", "timestamp", "code"]
     both = (of.sort_values(order, ignore_index=True) for of in (rows, one_by_one))
     pd.testing.assert_frame_equal(*both)

@@ -98,3 +98,17 @@ def test_light_that_cannot_be_is_found_and_said(factor: float) -> None:
     assert rows["state"].tolist() == ["raised", "cleared"]
     assert "cannot be where the most is" in rows["text_alarm"].iloc[0]
     assert rows["timestamp"].iloc[1] > right["slot_start"].iloc[60]
+
+
+@pytest.mark.parametrize("name", ["Madrid", "Sydney", "Kathmandu"])
+def test_the_first_evening_of_a_clock_that_is_behind_is_no_light_that_cannot_be(name: str) -> None:
+    right, behind = slots_of(name), slots_of(name, 5.0)
+    turned = right["slot_start"].iloc[0] + 24 * HOUR_MS
+    slots = pd.concat([right[right["slot_start"] < turned], behind[behind["slot_start"] >= turned]])
+    assert set(alarms_of(slots)["code"]) == {"clock_shift"}
+    # a sensor that dies in bright light is told of all the same
+    dead = slots_of(name, factor=0.001)
+    noon = right.loc[right["possible"].idxmax(), "slot_start"]
+    rows = alarms_of(pd.concat([right[right["slot_start"] < noon], dead[dead["slot_start"] >= noon]]))
+    assert rows["code"].tolist() == ["implausible"]
+    assert rows["timestamp"].iloc[0] == noon + HOUR_MS
