@@ -98,14 +98,33 @@ def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterato
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)[:300]))
         page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
-        # an answer to the login page's own requests that comes after the login's would undo its session cookie
-        page.goto(f"{settings.superset}/login/", wait_until="networkidle")
-        page.fill("#username, input[name=username]", settings.superset_user)
-        page.fill("#password, input[name=password]", password(settings))
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+        log_in(page, settings)
         yield page
         browser.close()
+
+
+def log_in(page: Page, settings: Settings) -> None:
+    """Log in as the user of the settings."""
+    # an answer to the login page's own requests that comes after the login's would undo its session cookie
+    page.goto(f"{settings.superset}/login/", wait_until="networkidle")
+    page.fill("#username, input[name=username]", settings.superset_user)
+    page.fill("#password, input[name=password]", password(settings))
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+
+
+@contextmanager
+def other_page_of(page: Page, settings: Settings, errors: list[str]) -> Iterator[Page]:
+    """Give a page of the same browser that knows nothing of the first one, logged in as the user of the settings."""
+    browser = page.context.browser
+    assert browser
+    other = browser.new_page(viewport=page.viewport_size)
+    other.set_default_timeout(TIMEOUT_MS)
+    other.on("pageerror", lambda error: errors.append(str(error)[:300]))
+    other.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
+    log_in(other, settings)
+    yield other
+    other.close()
 
 
 def read(page: Page) -> list[dict[str, object]]:

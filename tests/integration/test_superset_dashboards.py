@@ -23,7 +23,7 @@ from selfgen.clients import druid, superset, superset_access, superset_export
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
 from selfgen.derived import derived
 from selfgen.settings import ROOT, Settings
-from tests.browser import await_figure, choose, look, open_page, page_of, read
+from tests.browser import await_figure, choose, look, open_page, other_page_of, page_of, read
 from tests.integration.access_support import Person, forms, pages, seizures
 
 pytestmark = pytest.mark.integration
@@ -354,10 +354,10 @@ def test_what_somebody_asked_in_sql_is_not_for_clients(filled, passwords):
 def test_no_page_that_a_client_may_ask_for_tells_of_another(filled, passwords, datasets):
     sur = Person(filled, "sur", passwords["sur"])
     charts, dashboards = numbers(filled, "chart", "slice_name"), numbers(filled, "dashboard", "dashboard_title")
-    some = {table: datasets[table] for table in ("panel_report", "alarms", "topic_performance")}
-    pages(sur, some, list(charts.values()), list(dashboards.values()))
+    some = {table: datasets[table] for table in ("panel_report", "topic_performance")}
+    pages(sur, some, list(charts.values())[:3], list(dashboards.values()))
     assert sur.shown(*OTHERS) == []
-    assert sum(answer.ok for _, answer in sur.answers) > 30
+    assert sum(answer.ok for _, answer in sur.answers) > 20
 
 
 def test_a_client_may_not_write_nor_ask_in_sql_nor_become_more(filled, passwords, datasets):
@@ -367,13 +367,13 @@ def test_a_client_may_not_write_nor_ask_in_sql_nor_become_more(filled, passwords
         assert answer.status_code in {400, 403, 404}, (answer.request.method, answer.url, answer.text[:200])
     charts = numbers(filled, "chart", "slice_name")
     for dashboard in numbers(filled, "dashboard", "dashboard_title").values():
-        for chart in charts.values():
-            body = {
-                "datasource": {"id": datasets["topic_performance"], "type": "table"},
-                "queries": [{"columns": ["topic_id"]}],
-                "form_data": {"dashboardId": dashboard, "slice_id": chart},
-            }
-            assert sur.ask("POST", "api/v1/chart/data", json=body).status_code == 403
+        # as if it were that dashboard's chart, which those may see whom the dashboard was given to
+        body = {
+            "datasource": {"id": datasets["topic_performance"], "type": "table"},
+            "queries": [{"columns": ["topic_id"]}],
+            "form_data": {"dashboardId": dashboard, "slice_id": charts["Readings by topic"]},
+        }
+        assert sur.ask("POST", "api/v1/chart/data", json=body).status_code == 403
 
 
 def test_a_client_without_a_client_sees_nothing_and_an_odd_id_is_no_condition(filled, passwords, datasets, closed):
@@ -415,10 +415,10 @@ def own_dashboard(filled, tmp_path) -> Iterator[str]:
     superset.Client(filled).call("DELETE", f"dashboard/{numbers(filled, 'dashboard', 'slug')['own']}")
 
 
-def test_in_the_browser_a_client_meets_only_itself(filled, passwords, own_dashboard):
+def test_in_the_browser_a_client_meets_only_itself(filled, browser, passwords, own_dashboard):
     errors: list[str] = []
     update = {"superset_user": "sur", "superset_password": SecretStr(passwords["sur"])}
-    with page_of(filled.model_copy(update=update), errors) as page:
+    with other_page_of(browser[0], filled.model_copy(update=update), errors) as page:
         state = look(page, filled, own_dashboard, ROOT / "build" / "screenshots" / "client.png")
         assert errors + state.errors == []
         assert state.charts["Energy"].text.splitlines()[0] == energy_kwh(filled, "client_id = 'dashboard-1'")
@@ -491,15 +491,10 @@ def test_variables_switch_what_production_needs(tmp_path):
 # -- written back ------------------------------------------------------------------------------------
 
 
-def test_what_was_applied_is_written_back_as_it_was(settings, tmp_path):
-    superset.apply(settings)
-    folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
-    assert superset_export.export(settings, folder=folder) == ((), (), ())
-
-
 def test_what_was_changed_in_the_pages_is_the_only_change_of_the_files(settings, tmp_path):
     superset.apply(settings)
     folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
+    assert superset_export.export(settings, folder=folder) == ((), (), ())
     client = superset.Client(settings)
     number = numbers(settings, "chart", "slice_name")["Energy"]
     params = json.loads(client.call("GET", f"chart/{number}").json()["result"]["params"])
@@ -509,5 +504,4 @@ def test_what_was_changed_in_the_pages_is_the_only_change_of_the_files(settings,
     assert superset_export.export(settings, folder=folder).changed == ("charts/energy_total.yaml",)
     after = (folder / "charts" / "energy_total.yaml").read_text()
     assert after == before.replace("subtitle: kWh in the chosen time", "subtitle: kWh, changed in the page")
-    assert superset.apply(settings, folder).changed == ()
     assert superset.apply(settings).changed == ("chart Energy",)
