@@ -62,8 +62,9 @@ class Person:
         return found
 
     def shown(self, *markers: str) -> list[str]:
-        """Return what was asked where an answer has one of the markers."""
-        return [asked for asked, answer in self.answers if any(marker in _plain(answer) for marker in markers)]
+        """Return what was asked where an answer has one of the markers: as such, and not inside of a key or a time."""
+        marked = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, markers))})(?!\w)")
+        return [asked for asked, answer in self.answers if marked.search(_plain(answer))]
 
 
 def _plain(answer: requests.Response) -> str:

@@ -496,12 +496,12 @@ def test_what_was_changed_in_the_pages_is_the_only_change_of_the_files(settings,
     folder = Path(shutil.copytree(superset.ASSETS, tmp_path / "assets"))
     assert superset_export.export(settings, folder=folder) == ((), (), ())
     client = superset.Client(settings)
-    number = numbers(settings, "chart", "slice_name")["Energy"]
+    number = numbers(settings, "chart", "slice_name")["Energy by hour"]
     params = json.loads(client.call("GET", f"chart/{number}").json()["result"]["params"])
-    body = {"params": json.dumps(params | {"subtitle": "kWh, changed in the page"})}
+    body = {"params": json.dumps(params | {"x_axis_title": "Hour, changed in the page"})}
     client.call("PUT", f"chart/{number}", json=body)
-    before = (folder / "charts" / "energy_total.yaml").read_text()
-    assert superset_export.export(settings, folder=folder).changed == ("charts/energy_total.yaml",)
-    after = (folder / "charts" / "energy_total.yaml").read_text()
-    assert after == before.replace("subtitle: kWh in the chosen time", "subtitle: kWh, changed in the page")
-    assert superset.apply(settings).changed == ("chart Energy",)
+    before = (folder / "charts" / "energy_by_hour.yaml").read_text()
+    assert superset_export.export(settings, folder=folder).changed == ("charts/energy_by_hour.yaml",)
+    after = (folder / "charts" / "energy_by_hour.yaml").read_text()
+    assert after == before.replace("x_axis_title: Hour (UTC)", "x_axis_title: Hour, changed in the page")
+    assert superset.apply(settings).changed == ("chart Energy by hour",)
