@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -438,19 +439,21 @@ def _replace_slots(
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
 
-    def before(changed: list[datetime]) -> None:
-        """Note what is about to be replaced, and forget what goes on from it."""
-        pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
-        for carried in source.carried:
-            days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
-            lake.remove_hours(settings.lake_dir, carried, days)
-
     try:
         writer = slot_writer(settings, source, staging, extra, finish, expectation)
         run_writer(env, settings, writer, create_splits(env, ranges), "start_ms, end_ms")
+        before = partial(note_changes, settings, source)
         lake.publish(staging, settings.lake_dir, source.kind, hours, schema((*SLOT, *extra)), before=before)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def note_changes(settings: Settings, source: Source, changed: list[datetime]) -> None:
+    """Note hours that are about to be replaced in the lake, and remove what is kept of the days after them."""
+    pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
+    for carried in source.carried:
+        days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
+        lake.remove_hours(settings.lake_dir, carried, days)
 
 
 def id_field(source: Source) -> str:
