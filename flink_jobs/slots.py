@@ -320,15 +320,20 @@ def slot_writer(
     class WriteSlots(TableFunction):
         def open(self, function_context):
             from couchbase_admin.registry import Registry
+            from selfgen.clients import mongo
 
             self.registry = Registry(settings)
+            self.client = mongo.connect(settings)
+
+        def close(self):
+            self.client.close()
 
         def eval(self, start_ms, end_ms):
             from selfgen.clients.mongo import read_readings
 
             # whose clocks the readings live by is known only after reading them: leave room for the longest slot
             low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
-            readings = read_readings(settings, source.kind, low, high, source.fields)
+            readings = read_readings(settings, source.kind, low, high, source.fields, self.client)
             history = periods(self.registry, source, readings["element_id"].unique())
             parts = [
                 make_slots(part, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s, expected=expectation)
