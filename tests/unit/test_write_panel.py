@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -82,14 +83,19 @@ def slots() -> pd.DataFrame:
     return made.assign(expected_gen=expected, performance_ratio=ratio)
 
 
+@pytest.fixture(scope="module")
+def made(slots: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lake")
+    table = pa.Table.from_pandas(slots, schema((*SLOT, *OF_PANELS)), preserve_index=False)
+    for start_ms, rows in slots.groupby(slots["slot_start"] // HOUR_MS * HOUR_MS).indices.items():
+        lake.stage_hour(folder / "panel", datetime.fromtimestamp(start_ms / 1000, UTC), table.take(rows))
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path: Path, slots: pd.DataFrame) -> Settings:
+def settings(tmp_path: Path, made: Path) -> Settings:
     settings = Settings(build_dir=tmp_path)
-    hour = slots["slot_start"] // HOUR_MS * HOUR_MS
-    for start_ms, rows in slots.groupby(hour):
-        moment = datetime.fromtimestamp(start_ms / 1000, UTC)
-        table = pa.Table.from_pandas(rows, schema((*SLOT, *OF_PANELS)), preserve_index=False)
-        lake.stage_hour(settings.lake_dir / "panel", moment, table)
+    shutil.copytree(made, settings.lake_dir)
     return settings
 
 
