@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,15 +322,20 @@ def slot_writer(
     class WriteSlots(TableFunction):
         def open(self, function_context):
             from couchbase_admin.registry import Registry
+            from selfgen.clients import mongo
 
             self.registry = Registry(settings)
+            self.client = mongo.connect(settings)
+
+        def close(self):
+            self.client.close()
 
         def eval(self, start_ms, end_ms):
             from selfgen.clients.mongo import read_readings
 
             # whose clocks the readings live by is known only after reading them: leave room for the longest slot
             low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
-            readings = read_readings(settings, source.kind, low, high, source.fields)
+            readings = read_readings(settings, source.kind, low, high, source.fields, self.client)
             history = periods(self.registry, source, readings["element_id"].unique())
             parts = [
                 make_slots(part, history, source, start_ms, end_ms, max_gap_s=settings.max_gap_s, expected=expectation)
@@ -440,19 +446,21 @@ def _replace_slots(
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
 
-    def before(changed: list[datetime]) -> None:
-        """Note what is about to be replaced, and forget what goes on from it."""
-        pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
-        for carried in source.carried:
-            days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
-            lake.remove_hours(settings.lake_dir, carried, days)
-
     try:
         writer = slot_writer(settings, source, staging, extra, finish, expectation)
         run_writer(env, settings, writer, create_splits(env, ranges), "start_ms, end_ms")
+        before = partial(note_changes, settings, source)
         lake.publish(staging, settings.lake_dir, source.kind, hours, schema((*SLOT, *extra)), before=before)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def note_changes(settings: Settings, source: Source, changed: list[datetime]) -> None:
+    """Note hours that are about to be replaced in the lake, and remove what is kept of the days after them."""
+    pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
+    for carried in source.carried:
+        days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
+        lake.remove_hours(settings.lake_dir, carried, days)
 
 
 def id_field(source: Source) -> str:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
@@ -128,7 +128,12 @@ def time_range(topic: str, start_ms: int, end_ms: int) -> Document:
 
 
 def read_readings(
-    settings: Settings, topic: str, start_ms: int, end_ms: int, value_fields: Sequence[str]
+    settings: Settings,
+    topic: str,
+    start_ms: int,
+    end_ms: int,
+    value_fields: Sequence[str],
+    client: MongoClient[Document] | None = None,
 ) -> pd.DataFrame:
     """Return the raw readings of `[start_ms, end_ms)` by element and time.
 
@@ -142,6 +147,8 @@ def read_readings(
         The half-open range of event times, epoch ms.
     value_fields : sequence of str
         The measured fields to return.
+    client : MongoClient, optional
+        To read with, for who reads often; else one of its own.
 
     Returns
     -------
@@ -152,8 +159,8 @@ def read_readings(
     projection = {"_id": 1, **{f"msg_value.{name}": 1 for name in value_fields}}
     known: dict[str, int] = {}
     parts: list[list[NDArray[Any]]] = []
-    with connect(settings) as client:
-        batches = client[settings.mongodb_database]["topic"].find_raw_batches(
+    with nullcontext(client) if client else connect(settings) as reader:
+        batches = reader[settings.mongodb_database]["topic"].find_raw_batches(
             time_range(topic, start_ms, end_ms), projection, batch_size=_READ_BATCH
         )
         for batch in batches:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +15,18 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from flink_jobs import incidents, write_panel
+from flink_jobs import incidents, pending, runner, write_panel
 from flink_jobs.rich_panel import OF_PANELS
-from flink_jobs.slots import PANEL, SLOT, make_slots, milliseconds, schema, with_absent
+from flink_jobs.slots import (
+    PANEL,
+    SLOT,
+    hours_between,
+    make_slots,
+    milliseconds,
+    note_changes,
+    schema,
+    with_absent,
+)
 from selfgen import lake, running_sums
 from selfgen.alarms import slot_alarms
 from selfgen.calendar import HOUR_MS
@@ -72,14 +83,19 @@ def slots() -> pd.DataFrame:
     return made.assign(expected_gen=expected, performance_ratio=ratio)
 
 
+@pytest.fixture(scope="module")
+def made(slots: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lake")
+    table = pa.Table.from_pandas(slots, schema((*SLOT, *OF_PANELS)), preserve_index=False)
+    for start_ms, rows in slots.groupby(slots["slot_start"] // HOUR_MS * HOUR_MS).indices.items():
+        lake.stage_hour(folder / "panel", datetime.fromtimestamp(start_ms / 1000, UTC), table.take(rows))
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path: Path, slots: pd.DataFrame) -> Settings:
+def settings(tmp_path: Path, made: Path) -> Settings:
     settings = Settings(build_dir=tmp_path)
-    hour = slots["slot_start"] // HOUR_MS * HOUR_MS
-    for start_ms, rows in slots.groupby(hour):
-        moment = datetime.fromtimestamp(start_ms / 1000, UTC)
-        table = pa.Table.from_pandas(rows, schema((*SLOT, *OF_PANELS)), preserve_index=False)
-        lake.stage_hour(settings.lake_dir / "panel", moment, table)
+    shutil.copytree(made, settings.lake_dir)
     return settings
 
 
@@ -157,6 +173,54 @@ def test_alarms_followed_by_the_day_are_those_of_all_slots_at_once(
     pd.testing.assert_frame_equal(told, whole, check_exact=True, check_dtype=False)  # of columns without a value
     # the last one went on from the day before it
     assert start + DAY in lake.hours(settings.lake_dir, incidents.NAME)
+
+
+class Druid:
+    """The rows of each hour, as they were last put there."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[int, list[tuple]]] = {"panel_report": {}, "panel_alarm": {}}
+
+    def replace(self, settings: Settings, folder: Path, start: datetime, end: datetime) -> None:
+        for _, low, _ in write_panel.work(start, end):
+            running_sums.before(settings.lake_dir, "panel", running_sums.day_of(low))
+        alarms = incidents.alarms(settings, Registered(), start, end, folder / incidents.NAME)
+        write_panel.keep_incidents(settings.lake_dir, folder)
+        for name, rows in ("panel_report", reported(settings.lake_dir, start, end)), ("panel_alarm", alarms):
+            self.rows[name].update({milliseconds(hour): [] for hour in hours_between(start, end)})
+            for row in rows[["timestamp", *names(name)]].astype(str).itertuples(index=False, name=None):
+                self.rows[name][int(row[0]) // HOUR_MS * HOUR_MS].append(row)
+
+
+def test_hours_changed_one_after_the_other_end_as_if_computed_at_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incidents, "LONGEST", 5 * DAY)
+    chance = np.random.default_rng(1)
+    start = END - 9 * DAY  # before New Year
+    lake.remove_hours(settings.lake_dir, "panel", hours_between(START, start))
+    druid = Druid()
+    druid.replace(settings, tmp_path / "first", start, END)
+    hours = hours_between(start, END)
+    for turn in range(3):
+        hour = hours[chance.integers(0, len(hours))]
+        table = lake.read(settings.lake_dir, "panel", hour, hour + HOUR).to_pandas()
+        table["generated"] += chance.uniform(0, 100, len(table))
+        table["performance_ratio"] *= chance.choice([0.001, 0.3, 1.5])
+        changed = table.iloc[: chance.integers(0, len(table) + 1)]  # some are silent now
+        staging = tmp_path / f"staging-{turn}"
+        lake.stage_hour(staging, hour, pa.Table.from_pandas(changed, schema((*SLOT, *OF_PANELS)), preserve_index=False))
+        before = partial(note_changes, settings, PANEL)
+        lake.publish(staging, settings.lake_dir, "panel", [hour], schema((*SLOT, *OF_PANELS)), before=before)
+        for part in runner.stale(settings, "panel"):
+            druid.replace(settings, tmp_path / f"again-{turn}", *runner.moments(part))
+        pending.clear(settings, "panel")
+    for name in (running_sums.NAME, incidents.NAME):
+        lake.remove_hours(settings.lake_dir, name, lake.hours(settings.lake_dir, name))
+    at_once = Druid()
+    at_once.replace(settings, tmp_path / "at-once", start, END)
+    assert sum(map(len, at_once.rows["panel_alarm"].values())) > 0
+    assert druid.rows == at_once.rows
 
 
 def test_lines_have_null_where_there_is_nothing(tmp_path: Path) -> None:
