@@ -14,8 +14,11 @@ import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -197,9 +200,18 @@ class Encoder:
 
 def offsets_ms(times_ms: Times, zone: str) -> Times:
     """Return how far the clock of a time zone is ahead of UTC at each time, ms."""
+    minutes = times_ms // 60_000
+    if len(minutes) and (minutes == minutes[0]).all():  # a live feed's: no clock changes within a minute
+        return np.full(len(times_ms), _offset_ms(int(minutes[0]), zone))
     times = pd.DatetimeIndex(times_ms.astype("datetime64[ms]"), tz="UTC")
     wall = times.tz_convert(zone).tz_localize(None).to_numpy()
     return wall.astype("datetime64[ms]").astype(np.int64) - times_ms
+
+
+@lru_cache(maxsize=1024)
+def _offset_ms(minute: int, zone: str) -> int:
+    offset = datetime.fromtimestamp(minute * 60, ZoneInfo(zone)).utcoffset() or timedelta()
+    return round(offset.total_seconds()) * 1000
 
 
 def local_stamps(times_ms: Times, zone: str) -> pa.Array:
