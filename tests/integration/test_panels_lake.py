@@ -109,7 +109,7 @@ def reported(folder: Path, start: datetime, end: datetime) -> pd.DataFrame:
 def test_reports_made_by_the_day_are_those_of_all_slots_at_once(
     settings: Settings, slots: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_panel, "MOST_ROWS", 40)  # several pieces of a day
+    monkeypatch.setattr(write_panel, "MOST_ROWS", 70)  # several pieces of a day
     sums = report_columns(slots.rename(columns={"generated": "power_gen"}))
     whole = pd.concat([slots, sums], axis=1).sort_values(["slot_start", "element_id", "client_id"], ignore_index=True)
     found = reported(settings.lake_dir, START, END)
@@ -175,8 +175,8 @@ def test_alarms_followed_by_the_day_are_those_of_all_slots_at_once(
     assert start + DAY in lake.hours(settings.lake_dir, incidents.NAME)
 
 
-class Druid:
-    """The rows of each hour, as they were last put there."""
+class Served:
+    """The rows of each hour, as they were made last."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[int, list[tuple]]] = {"panel_report": {}, "panel_alarm": {}}
@@ -199,8 +199,8 @@ def test_hours_changed_one_after_the_other_end_as_if_computed_at_once(
     chance = np.random.default_rng(1)
     start = END - 9 * DAY  # before New Year
     lake.remove_hours(settings.lake_dir, "panel", hours_between(START, start))
-    druid = Druid()
-    druid.replace(settings, tmp_path / "first", start, END)
+    served = Served()
+    served.replace(settings, tmp_path / "first", start, END)
     hours = hours_between(start, END)
     for turn in range(3):
         hour = hours[chance.integers(0, len(hours))]
@@ -213,14 +213,14 @@ def test_hours_changed_one_after_the_other_end_as_if_computed_at_once(
         before = partial(note_changes, settings, PANEL)
         lake.publish(staging, settings.lake_dir, "panel", [hour], schema((*SLOT, *OF_PANELS)), before=before)
         for part in runner.stale(settings, "panel"):
-            druid.replace(settings, tmp_path / f"again-{turn}", *runner.moments(part))
+            served.replace(settings, tmp_path / f"again-{turn}", *runner.moments(part))
         pending.clear(settings, "panel")
     for name in (running_sums.NAME, incidents.NAME):
         lake.remove_hours(settings.lake_dir, name, lake.hours(settings.lake_dir, name))
-    at_once = Druid()
+    at_once = Served()
     at_once.replace(settings, tmp_path / "at-once", start, END)
     assert sum(map(len, at_once.rows["panel_alarm"].values())) > 0
-    assert druid.rows == at_once.rows
+    assert served.rows == at_once.rows
 
 
 def test_lines_have_null_where_there_is_nothing(tmp_path: Path) -> None:
