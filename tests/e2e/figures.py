@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import panel_oracle
-from selfgen.demo import oracle
 from selfgen.registry import Client
 from selfgen.simulation.batch import Message
 from selfgen.simulation.fleet import Fleet
@@ -107,13 +106,20 @@ class Sent:
         """What was sent at real speed, after the hours that were replayed."""
         return [message for message in self.messages if message.event_ms >= (self.end + HOUR_S) * 1000]
 
-    def wind_of_the_latest_minute(self, delay_ms: int) -> float:
-        """Return the mean of all readings of the latest minute, m/s, as far as every sensor has left it behind."""
-        readings = pd.concat(self.readings("wind").values())
-        _, until_ms = oracle.wind_readings(self.live, delay_ms)
-        until = until_ms / 1000
-        latest = (until - 1) // 60 * 60
-        return float(readings.loc[(readings["time"] >= latest) & (readings["time"] < until), "wind_speed"].mean())
+    def wind_of_the_latest_minute(self, windows: Iterable[dict[str, Any]]) -> float:
+        """Return the mean of the readings of the latest minute, m/s, in those windows that are closed.
+
+        Parameters
+        ----------
+        windows : iterable of dict
+            `wind_id` and `ms`, the start of each window that is served.
+        """
+        closed = {(window["wind_id"], window["ms"] // 1000) for window in windows}
+        latest = max(second for _, second in closed) // 60 * 60
+        readings = pd.concat(self.readings("wind"), names=["wind_id"]).reset_index("wind_id")
+        readings = readings[readings["time"] >= latest]
+        seconds = zip(readings["wind_id"], readings["time"].astype(int), strict=True)
+        return float(readings.loc[[key in closed for key in seconds], "wind_speed"].mean())
 
 
 def performance(rows: pd.DataFrame) -> float:
