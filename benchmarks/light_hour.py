@@ -6,11 +6,9 @@ to read but the hour. What they take where 1 000 of the sensors have the 31 days
 
 from __future__ import annotations
 
-import tempfile
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,10 +17,8 @@ import pyarrow.compute as pc
 from dateutil.relativedelta import relativedelta
 
 from benchmarks.form import Figure
-from benchmarks.servers import own_stack
-from couchbase_admin.bulk import import_file
+from benchmarks.servers import import_rows, own_stack
 from couchbase_admin.registry import Registry
-from couchbase_admin.store import RegistryStore
 from flink_jobs import rich_sensor_light, write_sensor_light
 from flink_jobs.slots import HOUR, LIGHT, make_slots, milliseconds, periods
 from flink_jobs.write_sensor_light import ALARM_CONTEXT, alarms
@@ -74,12 +70,7 @@ def _register(settings: Settings) -> pd.DataFrame:
         f"install,light,C{row.Index // 10},,,{row.latitude},{row.longitude},,,{row.element_id},2024-05-01"
         for row in sensors.itertuples()
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "registry.csv"
-        file.write_text("\n".join(rows) + "\n")
-        result = import_file(RegistryStore.open(settings, "bench"), file, Path(folder) / "rejects.csv")
-    if result.written != len(rows) - 1:
-        raise AssertionError(f"{result} of {len(rows) - 1} rows")
+    import_rows(settings, rows)
     return sensors
 
 

@@ -71,6 +71,11 @@ def register(settings: Settings, kind: str, element_ids: Sequence[str]) -> None:
     rows += [f"client,,C{n},Name {n},{28000 + n % 100},40.4,-3.7,,,," for n in range(-(-len(element_ids) // 10))]
     rows += [f"{kind},,,,,,,{element_id},{400 if kind == 'panel' else ''},," for element_id in element_ids]
     rows += [f"install,{kind},C{n // 10},,,,,,,{one},2024-05-01" for n, one in enumerate(element_ids)]
+    import_rows(settings, rows)
+
+
+def import_rows(settings: Settings, rows: Sequence[str]) -> None:
+    """Import lines of CSV, the heading first, into the registry; all of them, or it is an error."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "registry.csv"
         file.write_text("\n".join(rows) + "\n")

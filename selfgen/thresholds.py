@@ -85,8 +85,9 @@ class StuckWind(Struct, frozen=True, forbid_unknown_fields=True):
 class SilentWind(Struct, frozen=True, forbid_unknown_fields=True):
     """Silence (`no_data`): nothing for `intervals` usual intervals, at least `least_s` seconds, while others went on.
 
-    The usual interval is the median of the last ones, so it is known after a few windows. Raised when it is still so
-    `confirm_s` seconds later; cleared by `clear` windows in a row that are not further apart than that.
+    Where nobody went on, nothing may be on its way through the jobs either. The usual interval is the median of the
+    last ones, so it is known after a few windows. Raised when it is still so `confirm_s` seconds later; cleared by
+    `clear` windows in a row that are not further apart than that.
     """
 
     intervals: Annotated[float, Meta(gt=1)] = 10.0

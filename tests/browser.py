@@ -94,13 +94,16 @@ def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterato
     assert chromium, "chromium is missing: install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": width, "height": HEIGHT})
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("pageerror", lambda error: errors.append(str(error)[:300]))
-        page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
-        log_in(page, settings)
-        yield page
+        yield _logged_in(browser.new_page(viewport={"width": width, "height": HEIGHT}), settings, errors)
         browser.close()
+
+
+def _logged_in(page: Page, settings: Settings, errors: list[str]) -> Page:
+    page.set_default_timeout(TIMEOUT_MS)
+    page.on("pageerror", lambda error: errors.append(str(error)[:300]))
+    page.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
+    log_in(page, settings)
+    return page
 
 
 def log_in(page: Page, settings: Settings) -> None:
@@ -118,11 +121,7 @@ def other_page_of(page: Page, settings: Settings, errors: list[str]) -> Iterator
     """Give a page of the same browser that knows nothing of the first one, logged in as the user of the settings."""
     browser = page.context.browser
     assert browser
-    other = browser.new_page(viewport=page.viewport_size)
-    other.set_default_timeout(TIMEOUT_MS)
-    other.on("pageerror", lambda error: errors.append(str(error)[:300]))
-    other.on("response", lambda r: errors.append(f"{r.status} {r.url[:300]}") if r.status >= 400 else None)
-    log_in(other, settings)
+    other = _logged_in(browser.new_page(viewport=page.viewport_size), settings, errors)
     yield other
     other.close()
 

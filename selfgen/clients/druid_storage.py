@@ -4,7 +4,7 @@
 >>> druid_storage.apply(settings)["compaction"]["panel_report"]
 'unchanged'
 >>> druid_storage.status(settings)["panel_report"]
-{'segments': 24, 'rows': 8760000, 'bytes': 1234567890, 'to_compact': 0, 'compaction': 'HEALTHY'}
+{'segments': 24, 'rows': 8760000, 'bytes': 1234567890, 'to_compact': 0}
 """
 
 from __future__ import annotations
