@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -158,9 +159,8 @@ def panel_slots(
         span = (milliseconds(low), milliseconds(high))
         measured = lights[lights["element_id"].isin(of_light["element_id"])]
         light = make_slots(measured, of_light, LIGHT, *span, max_gap_s=max_gap_s)
-        slots = make_slots(
-            panels, owners, PANEL, *span, max_gap_s=max_gap_s, expected=lambda asked, light=light: shape(asked, light)
-        )
+        by_light = partial(shape, light=light)
+        slots = make_slots(panels, owners, PANEL, *span, max_gap_s=max_gap_s, expected=by_light, bridged=True)
         expected = expected_energy(slots, light)
         slots = slots.assign(expected_gen=expected, performance_ratio=performance_ratio(slots, expected))
         found.append(slots[KEPT])

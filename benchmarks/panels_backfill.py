@@ -145,6 +145,12 @@ def fill(folder: Path, start: datetime, end: datetime, panels: int = PANELS) -> 
                 "meter_resets": 0,
                 "flat": 0.1,
                 "dark": 0.0,
+                "tilt": 30.0,
+                "azimuth": 180.0,
+                "owned": 1.0,
+                "unbridged_generated": energy,
+                "unbridged_estimated": 0.0,
+                "unbridged_resets": 0,
             }
         )
         table = pa.Table.from_pandas(with_calendar(frame), schema((*SLOT, *OF_PANELS)), preserve_index=False)

@@ -5,27 +5,25 @@ from __future__ import annotations
 import argparse
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from flink_jobs import runtime, slots
 from selfgen.calendar import parse_hour
 from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings, get_settings
 
-if TYPE_CHECKING:
-    from pyflink.table import StreamTableEnvironment
-
-
-def create_files_table(env: StreamTableEnvironment, name: str, datasource: str, path: Path) -> str:
-    """Create a table over JSON files with the columns of a data source, as Druid loads them."""
-    where = runtime.options({"connector": "filesystem", "path": path.as_uri(), "format": "json"})
-    env.execute_sql(f"CREATE TABLE {name} ({runtime.ddl(DATASOURCES[datasource])}) WITH ({where})")
-    return name
+#: A data source and the hours of it, `[start, end)`.
+Work = tuple[str, datetime, datetime]
+#: Rows of a piece of work: `(settings, registry, staging folder, piece) → frames`.
+Frames = Callable[[Settings, Any, Path, Work], Iterable[pd.DataFrame]]
 
 
 @dataclass(frozen=True)
@@ -101,18 +99,86 @@ def stage(
     start: datetime,
     end: datetime,
     datasources: tuple[str, ...],
-    build_pipeline: Callable[..., object],
+    todo: Sequence[Work],
+    frames: Frames,
+    then: Callable[[Path], object] = lambda folder: None,
 ) -> Staged:
-    """Run the Flink job that writes the reports and alarms of the hours `[start, end)` into files."""
+    """Have Flink's workers write the reports and alarms of the hours `[start, end)` into files.
+
+    Rows do not pass through Flink one by one: that takes longer than making them, and functions that give many rows for
+    one may come to wait for each other for ever.
+
+    Parameters
+    ----------
+    todo : sequence
+        What a worker does in one go.
+    frames : callable
+        `(settings, registry, folder, piece of work) → rows`, with `timestamp`; runs in the worker.
+    then : callable, optional
+        Told the folder when all is in it.
+    """
     env = runtime.batch(settings, name)
     folder = staging_folder(settings, name)
     try:
-        sinks = [create_files_table(env, datasource, datasource, folder / datasource) for datasource in datasources]
-        build_pipeline(env, settings, start, end, *sinks).execute().wait()
+        env.execute_sql(f"CREATE TEMPORARY VIEW todo AS {slots.listed([(n,) for n in range(len(todo))], 'piece')}")
+        slots.run_writer(env, settings, _writer(settings, folder, todo, frames), "todo", "piece")
+        then(folder)
         return staged(folder, start, end, datasources)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _writer(settings: Settings, folder: Path, todo: Sequence[Work], frames: Frames):
+    """Return the table function `(number of the piece of work) → rows`, which writes them below a folder."""
+    from pyflink.table import DataTypes
+    from pyflink.table.udf import TableFunction, udtf
+
+    class WriteRows(TableFunction):
+        def open(self, function_context):
+            from couchbase_admin.registry import Registry
+
+            self.registry = Registry(settings)
+
+        def eval(self, number):
+            datasource, start, _ = piece = todo[number]
+            path = folder / datasource / f"{start:%Y%m%dT%H}.json"
+            yield (write_lines(path, datasource, frames(settings, self.registry, folder, piece)),)
+
+    return udtf(WriteRows(), result_types=[DataTypes.BIGINT()])
+
+
+def write_lines(path: Path, datasource: str, frames: Iterable[pd.DataFrame]) -> int:
+    """Write rows of a data source as Druid loads them, a JSON object a line; return how many."""
+    import msgspec
+
+    types = {"string": str, "double": float, "long": int}
+    columns = DATASOURCES[datasource]
+    fields = [("timestamp", int), *((column.name, types[column.type] | None, None) for column in columns)]
+    # what is not there need not be read either
+    row, encoder = msgspec.defstruct("Row", fields, gc=False, omit_defaults=True), msgspec.json.Encoder()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, written = path.with_name(f".{uuid.uuid4().hex}"), 0
+    with unfinished.open("wb") as file:
+        for frame in frames:
+            if len(frame):
+                values = [frame["timestamp"].tolist(), *(_values(frame[one.name], one.type) for one in columns)]
+                file.write(encoder.encode_lines(list(map(row, *values))))
+                written += len(frame)
+    if written:
+        unfinished.replace(path)
+    else:
+        unfinished.unlink()
+    return written
+
+
+def _values(column: pd.Series, kind: str) -> list[Any]:
+    """Return a column's values as Python's; None where there is nothing (of numbers NaN does as well)."""
+    if kind == "double":
+        return column.to_numpy(np.float64).tolist()
+    if kind == "long" and column.notna().all():
+        return column.to_numpy(np.int64).tolist()
+    return [None if value is None or value != value else value for value in column.tolist()]  # noqa: PLR0124 - NaN
 
 
 def _is_data(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """RichPanel: raw panel readings of MongoDB → energy by slot, with place and owner → the lake.
 
 splits of the range ─► readings, as arrays ─► energy by slot ─► enrichment valid at the time ─► expected energy, by the
-    light sensors' slots in the lake ─► Parquet, by hour
+    light sensors' slots in the lake ─► what meters counted over gaps that span hours ─► Parquet, by hour
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ OF_PANELS = (
     Column("meter_resets", "long", "Times that the meter began anew"),
     Column("flat", "double", "Share of samples at the greatest"),
     Column("dark", "double", "Share of samples with power while the sun is down"),
+    Column("tilt", "double", "Tilt", "°"),
+    Column("azimuth", "double", "Azimuth", "°"),
+    Column("owned", "double", "The owner's share of the slot"),
+    Column("unbridged_generated", "double", "Energy without that of gaps over hours", "Wh"),
+    Column("unbridged_estimated", "double", "Of it, spread over gaps", "Wh"),
+    Column("unbridged_resets", "long", "Times that the meter began anew, but in gaps over hours"),
 )
 
 
@@ -56,7 +62,7 @@ def run(settings: Settings, ranges: Sequence[Range]) -> None:
     Light sensors' hours come first: what panels should have made is read from them.
     """
 
-    def with_expected(slots: pd.DataFrame, _readings: pd.DataFrame) -> pd.DataFrame:
+    def with_expected(slots: pd.DataFrame, _readings: pd.DataFrame | None) -> pd.DataFrame:
         from selfgen.expected import expected_energy, performance_ratio
 
         expected = expected_energy(slots, light_slots(settings, slots))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,9 +23,11 @@ import pandas as pd
 import pyarrow as pa
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from flink_jobs import pending, runtime
+from flink_jobs import bridges, pending, runtime
+from flink_jobs.bridges import LONGEST_SLOT_MS
 from selfgen import calendar, energy, lake, recompute
-from selfgen.calendar import DAY_MS, HOUR_MS
+from selfgen.bridges import UNBRIDGED
+from selfgen.calendar import DAY_MS
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
 from selfgen.registry import ID_FIELD, Unavailable
 from selfgen.settings import Settings
@@ -38,8 +41,6 @@ HOUR = timedelta(hours=1)
 SPLIT_HOURS = 12
 #: Readings of which slots are made at once: their arrays take some hundred MiB.
 MOST_READINGS = 1_000_000
-#: 90 min where a clock changes by half an hour, and something to spare.
-LONGEST_SLOT_MS = 2 * 3_600_000
 
 #: The columns of a slot in the lake.
 SLOT = (
@@ -154,6 +155,7 @@ def make_slots(
     *,
     max_gap_s: float,
     expected: Callable[[pd.DataFrame], Any] | None = None,
+    bridged: bool = False,
 ) -> pd.DataFrame:
     """Return the lake's rows (`SLOT`) of every slot that starts in `[start_ms, end_ms)`.
 
@@ -165,6 +167,8 @@ def make_slots(
         The registry's periods of these elements.
     expected : callable, optional
         By what a meter's backlog is spread: given slots with the columns of their periods, weights; else by time.
+    bridged : bool
+        Whether gaps over the end of an hour are looked at; see `energy.account`.
 
     Returns
     -------
@@ -180,15 +184,14 @@ def make_slots(
     owners = owners_of(history)
     place = owners.drop(columns=["element_id"])
     weights = None if expected is None else lambda asked: expected(asked.join(place, on="owner"))
-    slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s, expected=weights)
+    slots = energy.account(readings, owners, start_ms, end_ms, max_gap_s=max_gap_s, expected=weights, bridged=bridged)
     slots = slots.reset_index(drop=True).join(place, on="owner")
-    held = slots["end"].fillna(energy.OPEN_END).clip(upper=slots["slot_end"]) - slots["init"].fillna(0).clip(
-        lower=slots["slot_start"]
-    )
-    slots["owned"] = held / (slots["slot_end"] - slots["slot_start"])
+    slots["owned"] = (slots["owned_end"] - slots["owned_start"]) / (slots["slot_end"] - slots["slot_start"])
     slots = slots.drop(columns=["init", "end"])
     slots = slots.rename(columns={"power_gen": "generated", "estimated_gen": "estimated", "power_max": "greatest"})
     slots["variable_data"] = _as_text(slots)
+    if source.meter:
+        slots = slots.assign(**{bare: slots[name] for name, bare in UNBRIDGED.items()})
     samples = evidence.samples_in(readings, slots)
     slots["stale"] = evidence.stale_share(samples)
     if source.kind == PANEL.kind:
@@ -280,22 +283,6 @@ def with_calendar(slots: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).sort_index() if parts else slots
 
 
-def as_rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield rows for Flink: the columns in order, None where there is nothing."""
-    prepared = []
-    for column in columns:
-        values = frame[column.name]
-        present = values.notna().to_numpy()
-        if column.type == "long":
-            filled = values.where(present, 0).astype("int64").astype(object)
-        elif column.type == "double":
-            filled = values.astype("float64").astype(object)
-        else:
-            filled = values.astype(object)
-        prepared.append(np.where(present, filled.to_numpy(), None))
-    yield from zip(*prepared, strict=True)
-
-
 def slot_writer(
     settings: Settings,
     source: Source,
@@ -342,16 +329,14 @@ def slot_writer(
                 for part in by_elements(readings)
             ]
             slots = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+            if source.meter:
+                bridges.stage_edges(staging, readings.rename(columns={source.meter: "energy"}), start_ms, end_ms)
             if slots.empty:
                 yield (0,)
                 return
             if finish is not None:
                 slots = finish(slots, readings)
-            hour = slots["slot_start"].to_numpy() // HOUR_MS
-            for number in np.unique(hour):
-                moment = datetime.fromtimestamp(int(number) * HOUR_MS / 1000, UTC)
-                table = pa.Table.from_pandas(slots[hour == number], schema((*SLOT, *extra)), preserve_index=False)
-                lake.stage_hour(staging, moment, table)
+            lake.stage_rows(staging, slots, slots["slot_start"].to_numpy(), schema((*SLOT, *extra)))
             yield (len(slots),)
 
     return udtf(WriteSlots(), result_types=[DataTypes.BIGINT()])
@@ -370,19 +355,6 @@ def by_elements(readings: pd.DataFrame, most: int = MOST_READINGS) -> list[pd.Da
 def schema(columns: tuple[Column, ...]) -> pa.Schema:
     """Return the schema of columns in the lake."""
     return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in columns])
-
-
-def data_type(column: Column):
-    """Return the pyflink type of a column."""
-    from pyflink.table import DataTypes
-
-    return {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}[column.type]
-
-
-def create_splits(env: StreamTableEnvironment, ranges: Sequence[Range], hours: int = SPLIT_HOURS) -> str:
-    """Create the view of splits of ranges."""
-    env.execute_sql(f"CREATE TEMPORARY VIEW split AS {listed(splits(ranges, hours), 'start_ms, end_ms')}")
-    return "split"
 
 
 def listed(rows: Sequence[tuple[int, ...]], columns: str) -> str:
@@ -448,11 +420,33 @@ def _replace_slots(
 
     try:
         writer = slot_writer(settings, source, staging, extra, finish, expectation)
-        run_writer(env, settings, writer, create_splits(env, ranges), "start_ms, end_ms")
+        env.execute_sql(f"CREATE TEMPORARY VIEW split AS {listed(splits(ranges), 'start_ms, end_ms')}")
+        run_writer(env, settings, writer, "split", "start_ms, end_ms")
+        columns = schema((*SLOT, *extra))
+        publish = partial(lake.publish, staging, settings.lake_dir, source.kind, schema=columns)
         before = partial(note_changes, settings, source)
-        lake.publish(staging, settings.lake_dir, source.kind, hours, schema((*SLOT, *extra)), before=before)
+        if not source.meter:
+            publish(hours, before=before)
+            return
+        parts = [(milliseconds(start), milliseconds(end)) for start, end in ranges]
+        run = bridges.Run(settings.lake_dir, staging, parts, source.kind, columns, settings.max_gap_s)
+        beside, outages = run.lay(partial(spread, settings, source, expectation), lambda rows: finish(rows, None))
+        publish([*hours, *beside], before=before)
+        run.keep(outages)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def spread(settings: Settings, source: Source, expectation: Any, outages: pd.DataFrame) -> pd.DataFrame:
+    """Return slots with what meters counted in outages (`bridges.GAPS`)."""
+    from couchbase_admin.registry import Registry
+
+    with closing(Registry(settings)) as registry:
+        history = periods(registry, source, outages["element_id"].unique())
+    make = partial(make_slots, source=source, max_gap_s=settings.max_gap_s, expected=expectation, bridged=True)
+    return bridges.spread_over(
+        outages, history, lambda readings, owners, low, high: make(readings, owners, start_ms=low, end_ms=high)
+    )
 
 
 def note_changes(settings: Settings, source: Source, changed: list[datetime]) -> None:

@@ -7,19 +7,18 @@ lake ─► slots of a day ─► running sums since its beginning, over those k
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flink_jobs import incidents, runtime, slots
-from flink_jobs.reports import Staged, arguments, load, staged, staging_folder
+from flink_jobs import incidents
+from flink_jobs.reports import Staged, Work, arguments, load
+from flink_jobs.reports import stage as stage_files
 from flink_jobs.slots import HOUR, PANEL
 from selfgen import lake, running_sums
 from selfgen.calendar import HOUR_MS
@@ -49,9 +48,6 @@ COLUMNS = (
 )
 #: Reports that are made at once take, with what they compare with, some hundred MiB.
 MOST_ROWS = 200_000
-#: A data source and the hours of it, `[start, end)`.
-Work = tuple[str, datetime, datetime]
-
 #: Hours of reports that a worker makes in a row: a day's sums begin with those kept.
 SPLIT_HOURS = 24
 
@@ -95,59 +91,12 @@ def _referred(energies: Any, piece: pd.DataFrame) -> pd.DataFrame | None:
     return pd.concat(found, ignore_index=True) if found else None
 
 
-def write_lines(path: Path, datasource: str, frames: Iterable[pd.DataFrame]) -> int:
-    """Write rows of a data source as Druid loads them, a JSON object a line; return how many."""
-    import msgspec
-
-    types = {"string": str, "double": float, "long": int}
-    columns = DATASOURCES[datasource]
-    fields = [("timestamp", int), *((column.name, types[column.type] | None, None) for column in columns)]
-    # what is not there need not be read either
-    row, encoder = msgspec.defstruct("Row", fields, gc=False, omit_defaults=True), msgspec.json.Encoder()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, written = path.with_name(f".{uuid.uuid4().hex}"), 0
-    with unfinished.open("wb") as file:
-        for frame in frames:
-            if len(frame):
-                values = [frame["timestamp"].tolist(), *(_values(frame[one.name], one.type) for one in columns)]
-                file.write(encoder.encode_lines(list(map(row, *values))))
-                written += len(frame)
-    if written:
-        unfinished.replace(path)
-    else:
-        unfinished.unlink()
-    return written
-
-
-def _values(column: pd.Series, kind: str) -> list[Any]:
-    """Return a column's values as Python's; None where there is nothing (of numbers NaN does as well)."""
-    if kind == "double":
-        return column.to_numpy(np.float64).tolist()
-    if kind == "long" and column.notna().all():
-        return column.to_numpy(np.int64).tolist()
-    return [None if value is None or value != value else value for value in column.tolist()]  # noqa: PLR0124 - NaN
-
-
-def writer(settings: Settings, folder: Path, todo: Sequence[Work]):
-    """Return the table function `(number of the piece of work) → rows`, which writes them below a folder."""
-    from pyflink.table import DataTypes
-    from pyflink.table.udf import TableFunction, udtf
-
-    class WriteRows(TableFunction):
-        def open(self, function_context):
-            from couchbase_admin.registry import Registry
-
-            self.registry = Registry(settings)
-
-        def eval(self, number):
-            datasource, start, end = todo[number]
-            if datasource == REPORT:
-                frames = reports(settings.lake_dir, start, end)
-            else:
-                frames = iter([incidents.alarms(settings, self.registry, start, end, folder / incidents.NAME)])
-            yield (write_lines(folder / datasource / f"{start:%Y%m%dT%H}.json", datasource, frames),)
-
-    return udtf(WriteRows(), result_types=[DataTypes.BIGINT()])
+def frames(settings: Settings, registry: Any, folder: Path, piece: Work) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a piece of work; incidents to keep are left in the folder."""
+    datasource, start, end = piece
+    if datasource == REPORT:
+        return reports(settings.lake_dir, start, end)
+    return iter([incidents.alarms(settings, registry, start, end, folder / incidents.NAME)])
 
 
 def work(start: datetime, end: datetime) -> list[Work]:
@@ -165,16 +114,8 @@ def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     for _, low, _ in todo:
         # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
         running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
-    env = runtime.batch(settings, NAME)
-    folder = staging_folder(settings, NAME)
-    try:
-        env.execute_sql(f"CREATE TEMPORARY VIEW todo AS {slots.listed([(n,) for n in range(len(todo))], 'piece')}")
-        slots.run_writer(env, settings, writer(settings, folder, todo), "todo", "piece")
-        keep_incidents(settings.lake_dir, folder)
-        return staged(folder, start, end, DATASOURCE_NAMES)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    keep = partial(keep_incidents, settings.lake_dir)
+    return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, todo, frames, keep)
 
 
 def keep_incidents(folder: Path, staging: Path) -> None:

@@ -8,8 +8,8 @@ lake ─► slots, and the sums of what was measured before their UTC day ─►
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +18,21 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from flink_jobs import slots
-from flink_jobs.reports import Staged, arguments, load
-from flink_jobs.reports import stage as stage_job
-from flink_jobs.slots import LIGHT, Range, milliseconds
+from flink_jobs.reports import Staged, Work, arguments, load
+from flink_jobs.reports import stage as stage_files
+from flink_jobs.slots import LIGHT, milliseconds
 from selfgen import lake
 from selfgen.calendar import DAY_MS
-from selfgen.columns import DATASOURCES, ENRICHMENT, Column, names
+from selfgen.columns import DATASOURCES, ENRICHMENT, names
 from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, StreamTableEnvironment
-
     from selfgen.light_history import History
 
 NAME = "write_sensor_light"
-DATASOURCE_NAMES = ("sensor_report", "sensor_alarm", "light_surface")
+DATASOURCE_NAMES = REPORT, ALARM, SURFACE = "sensor_report", "sensor_alarm", "light_surface"
 
-REPORT, ALARM, SURFACE = ((Column("timestamp", "long", "Time", "ms"), *DATASOURCES[name]) for name in DATASOURCE_NAMES)
 #: The lake's columns under the reports' names.
 NAMES = {"element_id": "light_id", "generated": "irradiation", "slot_start": "timestamp"}
 BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
@@ -43,7 +40,12 @@ BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
 AT_ONCE = 500
 PLACE = ["element_id", "latitude", "longitude"]
 #: What is read of a slot for the surface of its day; a sensor that moves has one for each owner and place.
-OF_DAY = [*PLACE, "slot_start", "variable_data", *(column.name for column in SURFACE if column in slots.SLOT)]
+OF_DAY = [
+    *PLACE,
+    "slot_start",
+    "variable_data",
+    *(column.name for column in DATASOURCES[SURFACE] if column in slots.SLOT),
+]
 LONGEST_DAY = timedelta(hours=25)
 
 #: How far back an incident may have begun that is still open.
@@ -182,64 +184,29 @@ def _alarms_of(settings: Settings, registry: Any, frame: pd.DataFrame, end_ms: i
     return slot_alarms(frame.rename(columns={"element_id": slots.id_field(LIGHT)}), LIGHT.kind)
 
 
-def reader(columns: tuple[Column, ...], rows: Callable[[Any, Range], Iterable[pd.DataFrame]], registry: Any = None):
-    """Return the table function `(start_ms, end_ms) → rows` with these columns.
-
-    Parameters
-    ----------
-    rows : callable
-        `(registry, (start, end)) -> frames`; runs in the worker.
-    registry : callable, optional
-        Opens the registry there.
-    """
-    from pyflink.table.udf import TableFunction, udtf
-
-    class Read(TableFunction):
-        def open(self, function_context):
-            self.registry = registry and registry()
-
-        def eval(self, start_ms, end_ms):
-            span = tuple(pd.Timestamp(edge, unit="ms", tz="UTC").to_pydatetime() for edge in (start_ms, end_ms))
-            for some in rows(self.registry, span):
-                yield from slots.as_rows(some, columns)
-
-    return udtf(Read(), result_types=[slots.data_type(column) for column in columns])
+def frames(settings: Settings, registry: Any, _folder: Path, piece: Work) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a piece of work."""
+    datasource, start, end = piece
+    if datasource == ALARM:
+        return iter([alarms(settings, registry, start, end)])
+    if datasource == SURFACE:
+        return surfaces(settings.lake_dir, start, end)
+    return iter([reports(settings.lake_dir, start, end)])
 
 
-def build_pipeline(
-    env: StreamTableEnvironment,
-    settings: Settings,
-    start: datetime,
-    end: datetime,
-    report: str,
-    alarm: str,
-    surface: str,
-) -> StatementSet:
-    """Return the job from the lake to the tables `report`, `alarm` and `surface`."""
-    folder, splits = settings.lake_dir, slots.create_splits(env, [(start, end)], SPLIT_HOURS)
-
-    def registry():
-        from couchbase_admin.registry import Registry
-
-        return Registry(settings)
-
-    job = env.create_statement_set()
-    for name, columns, sink, function in (
-        ("reports", REPORT, report, reader(REPORT, lambda _, span: [reports(folder, *span)])),
-        ("alarms", ALARM, alarm, reader(ALARM, lambda known, span: [alarms(settings, known, *span)], registry)),
-        ("surfaces", SURFACE, surface, reader(SURFACE, lambda _, span: surfaces(folder, *span))),
-    ):
-        env.create_temporary_function(name, function)
-        listed = ", ".join(f"`{column.name}`" for column in columns)
-        job.add_insert_sql(
-            f"INSERT INTO {sink} SELECT {listed} FROM {splits}, LATERAL TABLE({name}(start_ms, end_ms)) AS t ({listed})"
-        )
-    return job
+def work(start: datetime, end: datetime) -> list[Work]:
+    """Return what a worker does in one go: a data source's rows of a week."""
+    edges = slots.splits([(start, end)], SPLIT_HOURS)
+    return [
+        (name, *(datetime.fromtimestamp(edge / 1000, UTC) for edge in span))
+        for name in DATASOURCE_NAMES
+        for span in edges
+    ]
 
 
 def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
-    return stage_job(settings, NAME, start, end, DATASOURCE_NAMES, build_pipeline)
+    return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, work(start, end), frames)
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:

@@ -45,6 +45,8 @@ ROW_TYPES = {
     "owner": np.int64,
     "slot_start": np.int64,
     "slot_end": np.int64,
+    "owned_start": np.int64,
+    "owned_end": np.int64,
     "power_gen": np.float64,
     "estimated_gen": np.float64,
     "power_max": np.float64,
@@ -145,6 +147,7 @@ def account(
     *,
     max_gap_s: float = 300.0,
     expected: Expected | None = None,
+    bridged: bool = True,
 ) -> pd.DataFrame:
     """Return the energy of each element, owner and slot that starts in `[start_ms, end_ms)`.
 
@@ -171,6 +174,9 @@ def account(
         Given a frame of slots (`element_id`, `owner`, `slot_start`, `slot_end`), returns the energy expected
         in each whole slot, Wh, NaN where there is no expectation. Asked for the slots of long metered gaps.
         Where there is none, time takes its place.
+    bridged : bool
+        Whether long gaps over the end of a UTC hour are spread as well, and a meter that began anew in one is told.
+        Without them the neighbours of the range will do, and they are left to `selfgen.bridges`.
 
     Returns
     -------
@@ -178,7 +184,8 @@ def account(
         A row for each element, period, and slot, in this order, that holds a sample or known energy. A period is
         one of ownership or one of nobody: before the first owner, between two, after the last. Columns:
         `element_id`; `owner`, the period's index label, `NOBODY` where there is none (UTC's slots then);
-        `slot_start`, `slot_end`, ms UTC, those of the whole slot, also where only a part of it was owned;
+        `slot_start`, `slot_end`, ms UTC, those of the whole slot, also where only a part of it was owned, which is
+        from `owned_start` to `owned_end`;
         `power_gen`, Wh; `estimated_gen`, Wh, the part of power_gen that was spread over long gaps;
         `power_max`, W, NaN without sample; `completeness`, covered share of the owned part of the slot;
         `samples`; `meter_resets`.
@@ -190,7 +197,7 @@ def account(
     """
     if readings.empty:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROW_TYPES.items()})
-    work = _work(readings, owners, max_gap_s, expected)
+    work = _work(readings, owners, max_gap_s, expected, bridged)
     samples, gaps, tenures, slots = work.samples, work.gaps, work.tenures, work.slots
     pieces, energy = work.pieces, work.energy
     tenure, slot, backlog = work.sample_tenure, work.sample_slot, gaps.backlog[pieces.gap]
@@ -215,8 +222,8 @@ def account(
 
     row_tenure, row_slot = np.divmod(keys, width)
     slot_start, slot_end = slots.borders[row_slot], slots.borders[row_slot + 1]
-    owned_from = np.maximum(slot_start, tenures.start[row_tenure])
-    owned_ms = np.minimum(slot_end, tenures.end[row_tenure]) - owned_from
+    owned_start = np.maximum(slot_start, tenures.start[row_tenure])
+    owned_end = np.minimum(slot_end, tenures.end[row_tenure])
     power_max = np.full(len(keys), -1.0)
     np.maximum.at(power_max, sample_row, samples.power[counted])
     resets = np.concatenate([[False], gaps.reset])[counted]
@@ -226,10 +233,12 @@ def account(
             "owner": tenures.owner[row_tenure],
             "slot_start": slot_start,
             "slot_end": slot_end,
+            "owned_start": owned_start,
+            "owned_end": owned_end,
             "power_gen": total(energy),
             "estimated_gen": total(np.where(backlog, energy, 0.0)),
             "power_max": np.where(power_max < 0, np.nan, power_max),
-            "completeness": total(np.where(backlog, 0, pieces.end - pieces.start)) / owned_ms,
+            "completeness": total(np.where(backlog, 0, pieces.end - pieces.start)) / (owned_end - owned_start),
             "samples": np.bincount(sample_row, minlength=len(keys)),
             "meter_resets": np.bincount(sample_row[resets], minlength=len(keys)),
         }
@@ -250,9 +259,11 @@ class _Work:
     energy: Float64  # of each piece, Wh
 
 
-def _work(readings: pd.DataFrame, owners: pd.DataFrame, max_gap_s: float, expected: Expected | None) -> _Work:
+def _work(
+    readings: pd.DataFrame, owners: pd.DataFrame, max_gap_s: float, expected: Expected | None, bridged: bool = True
+) -> _Work:
     samples = _samples(readings)
-    gaps = _gaps(samples, max_gap_s * 1000)
+    gaps = _gaps(samples, max_gap_s * 1000, bridged)
     tenures = _tenures(owners, samples.elements)
     slots = _slots(tenures.zones, int(samples.time.min()), int(samples.time.max()))
     tenure = tenures.at(samples.element, samples.time)
@@ -371,16 +382,23 @@ def _samples(readings: pd.DataFrame) -> _Samples:
     return _Samples(np.asarray(elements), element[order], time[order], np.maximum(power[order], 0.0), meter[order])
 
 
-def _gaps(samples: _Samples, max_gap_ms: float) -> _Gaps:
+def _gaps(samples: _Samples, max_gap_ms: float, bridged: bool) -> _Gaps:
     length = np.diff(samples.time)
     neighbours = np.diff(samples.element) == 0
     before, after = samples.meter[:-1], samples.meter[1:]
     metered = neighbours & ~np.isnan(before) & ~np.isnan(after)
-    increase = np.where(metered, after - before, 0.0)
-    reset = metered & (-increase >= METER_JITTER * before) & (increase < 0)
-    increase = np.where(reset, after, np.maximum(increase, 0.0))
+    increase, reset = meter_increase(np.where(metered, before, 0.0), np.where(metered, after, 0.0))
     short = length <= max_gap_ms
-    return _Gaps(length, neighbours & short, metered, increase, ~short & (increase > 0), reset)
+    hour = samples.time // HOUR_MS
+    told = short | bridged | (np.diff(hour) == 0)
+    return _Gaps(length, neighbours & short, metered, increase, ~short & (increase > 0) & told, reset & told)
+
+
+def meter_increase(before: Float64, after: Float64) -> tuple[Float64, Bool]:
+    """Return what meters counted between two readings each, Wh, and whether they began anew."""
+    increase = after - before
+    reset = (-increase >= METER_JITTER * before) & (increase < 0)
+    return np.where(reset, after, np.maximum(increase, 0.0)), reset
 
 
 def _tenures(owners: pd.DataFrame, elements: npt.NDArray[Any]) -> _Tenures:

@@ -65,33 +65,38 @@ class SlotSamples(NamedTuple):
 
 
 def samples_in(readings: pd.DataFrame, slots: pd.DataFrame) -> SlotSamples:
-    """Return the samples of each slot.
+    """Return the samples of each slot: those of the parts of it that its rows' owners had.
 
     Parameters
     ----------
     readings : DataFrame
         `element_id`, `time` (epoch ms), `value`, in any order.
     slots : DataFrame
-        `element_id`, `slot_start`, `slot_end` (epoch ms).
+        `element_id`, `slot_start`, `slot_end` (epoch ms), and where they differ from these, `owned_start`, `owned_end`:
+        slots of owners on different clocks may overlap, the owned parts do not.
     """
     element, _ = pd.factorize(pd.concat([slots["element_id"], readings["element_id"]], ignore_index=True))
-    start, end = slots["slot_start"].to_numpy(np.int64), slots["slot_end"].to_numpy(np.int64)
+    owned = ("owned_start", "owned_end") if "owned_start" in slots else ("slot_start", "slot_end")
+    start, owned_start, owned_end = (slots[name].to_numpy(np.int64) for name in ("slot_start", *owned))
+    length = (slots["slot_end"].to_numpy(np.int64) - start).astype(np.float64)
     time = readings["time"].to_numpy(np.int64)
-    instants = np.concatenate([start, time])
+    instants = np.concatenate([start, owned_start, time])
     earliest = instants.min(initial=np.iinfo(np.int64).max)
     span = instants.max(initial=earliest) - earliest + 1
-    key = element.astype(np.int64) * span + instants - earliest
-    slot_key, row, slot_of_row = np.unique(key[: len(start)], return_index=True, return_inverse=True)
+    of_row, of_sample = (part.astype(np.int64) * span - earliest for part in np.split(element, [len(start)]))
+    _, row, slot_of_row = np.unique(of_row + start, return_index=True, return_inverse=True)
 
-    order = np.argsort(key[len(start) :], kind="stable")
-    slot = np.searchsorted(slot_key, key[len(start) :][order], side="right") - 1
-    inside = slot >= 0
-    order, slot = order[inside], slot[inside]
-    inside = (element[row][slot] == element[len(start) :][order]) & (time[order] < end[row][slot])
-    order, slot = order[inside], slot[inside]
-    count = np.bincount(slot, minlength=len(slot_key))
+    by_time = np.argsort(of_row + owned_start, kind="stable")
+    order = np.argsort(of_sample + time, kind="stable")
+    found = np.searchsorted((of_row + owned_start)[by_time], (of_sample + time)[order], side="right") - 1
+    order, owner = order[found >= 0], by_time[found[found >= 0]]
+    inside = (of_row[owner] == of_sample[order]) & (time[order] < owned_end[owner])
+    order, slot = order[inside], slot_of_row[owner[inside]]
+    in_turn = np.argsort(slot, kind="stable")
+    order, slot = order[in_turn], slot[in_turn]
+    count = np.bincount(slot, minlength=len(row))
     value = readings["value"].to_numpy(np.float64)[order]
-    return SlotSamples(slot, time[order], value, (end - start)[row].astype(np.float64), count, row, slot_of_row)
+    return SlotSamples(slot, time[order], value, length[row], count, row, slot_of_row)
 
 
 def stale_share(samples: SlotSamples) -> Float64:

@@ -23,12 +23,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
 HOUR = timedelta(hours=1)
+_HOUR_MS = 3_600_000
 FILE = "data.parquet"
 _UNFINISHED = ".data.parquet.unfinished"
 
@@ -85,6 +89,19 @@ def stage_hour(staging_dir: Path, hour: datetime, table: pa.Table) -> None:
     unfinished = folder / f".{uuid.uuid4().hex}"
     pq.write_table(table, unfinished)
     unfinished.replace(folder / FILE)
+
+
+def stage_rows(staging_dir: Path, rows: pd.DataFrame, instants_ms: npt.NDArray[np.int64], schema: pa.Schema) -> None:
+    """Put rows into a staging folder, each into the UTC hour of its instant, epoch ms."""
+    if rows.empty:
+        return
+    table = pa.Table.from_pandas(rows, schema, preserve_index=False)
+    hour = instants_ms // _HOUR_MS
+    order = np.argsort(hour, kind="stable")
+    numbers, first = np.unique(hour[order], return_index=True)
+    for number, low, high in zip(numbers.tolist(), first, [*first[1:], len(order)], strict=True):
+        moment = datetime.fromtimestamp(number * _HOUR_MS / 1000, UTC)
+        stage_hour(staging_dir, moment, table.take(order[low:high]))
 
 
 def publish(
@@ -227,6 +244,12 @@ def remove_hours(lake: Path, name: str, hours: Iterable[datetime]) -> None:
 def hours(lake: Path, name: str) -> list[datetime]:
     """Return the UTC hours that have been computed, in order; also those without rows."""
     return [hour for hour in _hours_in(lake / name) if (lake / name / _partition(hour) / FILE).exists()]
+
+
+def days(lake: Path, name: str) -> list[datetime]:
+    """Return the UTC days of which hours have been computed, in order."""
+    found = (path.name for path in (lake / name).glob("date=*"))
+    return sorted(datetime.strptime(f"{text}+0000", "date=%Y-%m-%d%z") for text in found)
 
 
 def _partition(hour: datetime) -> Path:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from flink_jobs import incidents, pending, runner, write_panel
+from flink_jobs import incidents, pending, reports, runner, write_panel
 from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.slots import (
     PANEL,
@@ -232,7 +232,7 @@ def test_lines_have_null_where_there_is_nothing(tmp_path: Path) -> None:
     }
     frame = pd.DataFrame([row, row | {"samples": np.nan, "name": np.nan, "power_gen": np.inf}])
     path = tmp_path / "new" / "lines.json"
-    assert write_panel.write_lines(path, "panel_report", [frame, frame[:0]]) == 2
+    assert reports.write_lines(path, "panel_report", [frame, frame[:0]]) == 2
     first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert {name: value for name, value in first.items() if value is not None} == {
         "timestamp": 1,
@@ -241,5 +241,5 @@ def test_lines_have_null_where_there_is_nothing(tmp_path: Path) -> None:
         "power_gen": 0.1,
     }
     assert [second.get(name) for name in ("samples", "name", "power_gen", "diff_last_day")] == [None] * 4
-    assert write_panel.write_lines(tmp_path / "none.json", "panel_report", []) == 0
+    assert reports.write_lines(tmp_path / "none.json", "panel_report", []) == 0
     assert [one.name for one in tmp_path.iterdir()] == ["new"]

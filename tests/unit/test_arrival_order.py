@@ -55,9 +55,6 @@ def all_readings() -> dict[str, pd.DataFrame]:
     for kind, by_element in parts.items():
         frame = pd.concat([frame.assign(element_id=element) for element, frame in by_element.items()])
         frame["time"] = np.round(frame["time"] * 1000).astype(np.int64)
-        if kind == "panel":
-            # a backlog over the border of two splits is not spread whole (docs/architecture.md)
-            frame.loc[frame.groupby("element_id")["time"].diff() > MAX_GAP_S * 1000, "energy"] = np.nan
         found[kind] = frame.reset_index(drop=True)
     return found
 

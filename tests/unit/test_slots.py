@@ -11,7 +11,6 @@ import pytest
 
 from flink_jobs import slots
 from selfgen.calendar import parse_hour
-from selfgen.columns import Column
 
 HOUR_MS = 3_600_000
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -81,14 +80,6 @@ def test_silent_slots_are_added_while_somebody_has_the_element():
     assert found["completeness"].tolist() == pytest.approx([1, 0, 0, 0])
     assert found["samples"].tolist()[1:] == [0, 0, 0]
     assert (found["client_id"] == "c1").all()
-
-
-def test_rows_for_flink_have_none_where_there_is_nothing():
-    frame = pd.DataFrame({"a": [1.0, np.nan], "b": ["x", None], "c": [2.0, np.nan]})
-    columns = (Column("a", "double", "A"), Column("b", "string", "B"), Column("c", "long", "C"))
-    rows = list(slots.as_rows(frame, columns))
-    assert rows == [(1.0, "x", 2), (None, None, None)]
-    assert type(rows[0][2]) is int
 
 
 @pytest.mark.parametrize("text", ["2026-06-01T12:30", "2026-06-01T12:00+05:45", "yesterday"])
