@@ -30,7 +30,7 @@ from benchmarks import panel_oracle
 from benchmarks.form import Figure
 from benchmarks.panel_oracle import Tenure
 from benchmarks.servers import own_stack
-from flink_jobs.slots import SPLIT_HOURS, hours_between
+from flink_jobs.slots import hours_between
 from selfgen.columns import DATASOURCES, ENRICHMENT
 from selfgen.registry import Client, LightSensor, Panel
 from selfgen.settings import Settings
@@ -123,16 +123,17 @@ def plant(plan: Plan) -> Plant:
 
 
 def _times(plan: Plan, chance: np.random.Generator, *, gaps: bool) -> np.ndarray:
-    """Return times of samples in the plan's windows, s; here and there an hour or so is missing."""
+    """Return times of samples in the plan's windows, s; here and there an hour or a day is missing."""
     parts = []
     for start, end in plan.windows:
         # neither on full minutes nor on borders of slots, but for a few
         times = np.arange(start.timestamp(), end.timestamp(), plan.step_s) + chance.integers(0, 60_000) / 1000
         times[:: max(len(times) // 7, 1)] = times[:: max(len(times) // 7, 1)] // 3600 * 3600 + 3600
         keep = np.ones(len(times), bool)
-        for _ in range(max(len(times) // plan.apart, 1) if gaps else 0):
+        for number in range(max(len(times) // plan.apart, 1) if gaps else 0):
             first = chance.integers(0, len(times))
-            keep[first : first + chance.integers(2, 18)] = False
+            # one in eight is ten times as long: days, in a year
+            keep[first : first + chance.integers(2, 18) * (10 if number % 8 == 7 else 1)] = False
         parts.append(times[keep])
     return np.unique(np.round(np.concatenate(parts), 3))
 
@@ -149,10 +150,6 @@ def _measured(plan: Plan, times: np.ndarray, chance: np.random.Generator, *, met
         meter[new:] = np.round(meter[new:] - meter[new], 1)  # an exchanged meter
         meter[len(times) // 3] -= 2.0  # jitter
         meter[chance.random(len(times)) < 0.05] = np.nan  # not always sent
-        # a backlog over the border between two splits of the job is not spread whole (docs/architecture.md)
-        split = (times - hours_around(plan)[0][0].timestamp()) // (SPLIT_HOURS * 3600)
-        over = (np.diff(times) > plan.max_gap_s) & (np.diff(split) != 0)
-        meter[1:][over] = np.nan
     return pd.DataFrame({"time": times, "power": power, "energy": meter})
 
 
@@ -403,24 +400,6 @@ def compared(
     ]
 
 
-def quiet_hours(plan: Plan, made: Plant, after: datetime) -> tuple[datetime, datetime]:
-    """Return the next three hours after a moment such that no backlog spans the edges of what they touch.
-
-    What is computed anew is a range of its own; a backlog over its edges is not spread whole (docs/architecture.md).
-    """
-    backlogs = []
-    for frame in made.readings.values():
-        times, metered = frame["time"].to_numpy(), frame["energy"].notna().to_numpy()
-        over = (np.diff(times) > plan.max_gap_s) & metered[1:] & metered[:-1]
-        backlogs += list(zip(times[:-1][over], times[1:][over], strict=True))
-    spans = np.array(backlogs)
-    while True:
-        edges = [(after + hours * HOUR).timestamp() for hours in range(-6, 9)]
-        if not any(((spans[:, 0] < edge) & (spans[:, 1] > edge)).any() for edge in edges):
-            return after, after + 3 * HOUR
-        after += HOUR
-
-
 def held_back(sent: dict[str, list[bytes]], spans: Sequence[tuple[datetime, datetime]]) -> dict[str, list[bytes]]:
     """Take all messages of some hours of one panel and one light sensor out of those sent, and return them."""
     found: dict[str, list[bytes]] = {topic: [] for topic in sent}
@@ -440,10 +419,11 @@ def run(settings: Settings) -> list[Figure]:
     """Run a year of 50 panels against the oracle, on a stack of its own."""
     plan = Plan()
     _, end = plan.windows[0]
+    since = end - timedelta(days=29)
     made = plant(plan)
     everything = messages(made, replaced=True)
     sent = {topic: list(values) for topic, values in everything.items()}
-    late = held_back(sent, [quiet_hours(plan, made, end - timedelta(days=29))])
+    late = held_back(sent, [(since, since + 3 * HOUR)])
     beside = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     with beside, own_stack(settings, "chaos_panels", *SERVERS) as own:
         computing = beside.submit(oracle, made, plan.max_gap_s)

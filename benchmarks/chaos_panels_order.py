@@ -23,8 +23,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.chaos_panels import HOUR, SERVERS, Plan, Plant, System, messages, plant
 from benchmarks.form import Figure
 from benchmarks.servers import kill_server, own_stack
@@ -50,17 +48,10 @@ def plan_of_hours() -> Plan:
     return Plan(panels=6, windows=((START, START + HOURS * HOUR),), step_s=280, max_gap_s=300.0, apart=60)
 
 
-def without_backlogs(plan: Plan, made: Plant) -> Plant:
-    """Return a plant whose meters are silent after a gap: a backlog may span what two runs compute."""
-    for frame in made.readings.values():
-        frame.loc[frame["time"].diff() > plan.max_gap_s, "energy"] = np.nan
-    return made
-
-
 def against_order(settings: Settings, runs: Sequence[int], first_seed: int = 0) -> list[Figure]:
     """Compare shuffles, each in so many runs, with the order of time."""
     plan = plan_of_hours()
-    made = without_backlogs(plan, plant(plan))
+    made = plant(plan)
     sent = messages(made, replaced=False)
     expected, different, kills = arrived(settings, plan, made, "in_order", [sent], None), 0, 0
     for seed, count in enumerate(runs, first_seed):

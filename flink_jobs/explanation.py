@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flink_jobs import bridges
 from flink_jobs.rich_panel import spread_weights
 from flink_jobs.slots import HOUR, LIGHT, LONGEST_SLOT_MS, PANEL, Source, id_field, milliseconds, owners_of, periods
 from selfgen import energy, lake
@@ -66,6 +68,7 @@ def _readings(settings: Settings, element_id: str, start_ms: int, end_ms: int, s
     from selfgen.clients.mongo import find_readings
 
     low, high = energy.reading_range((), start_ms, end_ms + LONGEST_SLOT_MS, max_gap_s=settings.max_gap_s)
+    near = list(find_readings(settings, source.kind, element_id, low, high))
     rows = [
         (
             element_id,
@@ -73,10 +76,21 @@ def _readings(settings: Settings, element_id: str, start_ms: int, end_ms: int, s
             found["msg_value"][source.field],
             found["msg_value"].get(source.meter),
         )
-        for found in find_readings(settings, source.kind, element_id, low, high)
+        for found in [*near, *_ends(settings, element_id, low, high, source)]
     ]
     readings = pd.DataFrame(rows, columns=["element_id", "time", "value", "energy"])
     return readings.astype({"time": "int64", "value": "float64", "energy": "float64"})
+
+
+def _ends(settings: Settings, element_id: str, low: int, high: int, source: Source) -> list[dict[str, Any]]:
+    """Return the readings, before a range and after it, of outages that reach into it and in which a meter counted."""
+    from selfgen.clients.mongo import get_readings
+
+    outages = bridges.of_element(settings.lake_dir, element_id, low, high) if source.meter else None
+    if outages is None or outages.empty:
+        return []
+    ends = np.unique(outages[["start", "end"]].to_numpy())
+    return get_readings(settings, source.kind, element_id, ends[(ends < low) | (ends >= high)].tolist())
 
 
 def _light_slots(settings: Settings, light_id: str, hour: datetime) -> pd.DataFrame:

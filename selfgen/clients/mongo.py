@@ -208,6 +208,14 @@ def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int
         yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
 
 
+def get_readings(settings: Settings, topic: str, element_id: str, times_ms: Iterable[int]) -> list[Document]:
+    """Return an element's documents of these event times, epoch ms, that are there."""
+    identities = [reading_id(topic, time_ms, element_id) for time_ms in times_ms]
+    with connect(settings) as client:
+        chosen = {"_id": {"$in": identities}, "deleted": None}
+        return list(client[settings.mongodb_database]["topic"].find(chosen).sort("_id"))
+
+
 def expire(found: Database[Document], topic: str, before_ms: int, settled: timedelta = timedelta(hours=1)) -> int:
     """Remove the readings of a topic before an hour (its start, epoch ms); return how many.
 

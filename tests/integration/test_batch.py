@@ -55,7 +55,7 @@ class Plant:
             add_install(self.store, "panel", panel_id, client_id, self.first - timedelta(days=90))
         self.landed = 0
         readings = [
-            self.reading(panel_id, moment + minute * timedelta(minutes=1), 900.0 + number * 100 + minute)
+            self.reading(panel_id, moment + minute * timedelta(minutes=1), 900.0 + number * 100 + minute, number)
             for number, panel_id in enumerate(PANELS)
             for moment in (self.first, self.day_ago, self.end - 3 * HOUR)
             for minute in range(0, 180, 4)
@@ -63,17 +63,19 @@ class Plant:
         ]
         self.land(*readings)
 
-    def reading(self, panel_id: str, moment: datetime, power: float) -> bytes:
-        return json.dumps({"panel_id": panel_id, "timestamp": moment.isoformat(), "power": power}).encode()
+    def reading(self, panel_id: str, moment: datetime, power: float, other: int = 1) -> bytes:
+        """A reading; the first panel's meter runs at 1 kW, also while the panel is silent."""
+        meter = {} if other else {"energy": (moment - self.first) / HOUR * 1000}
+        return json.dumps({"panel_id": panel_id, "timestamp": moment.isoformat(), "power": power, **meter}).encode()
 
     def land(self, *readings: bytes) -> None:
         self.entrance.send(*readings)
         self.landed += len(readings)
         self.entrance.land(self.landed)
 
-    def catch_up(self) -> list[dict]:
+    def catch_up(self, now: datetime | None = None) -> list[dict]:
         passes = []
-        now_ms = round(self.end.timestamp() * 1000)
+        now_ms = round((now or self.end).timestamp() * 1000)
         while done := runner.run_pass(self.settings, "panel", GO_ON, print, now_ms):
             passes.append(done)
         assert mongo.dirty_hours(self.settings, "panel", now_ms) == []
@@ -120,8 +122,10 @@ def plant(stack):
     stack.up("kafka", "mongodb", "couchbase", "druid", "flink")
     changes = {"mongodb_database": "batch", "batch_settle_s": 0.0}
     plant = Plant(stack.settings.model_copy(update=changes))
-    [first, *_] = plant.catch_up()
-    assert first["rows"]["panel_report"]
+    # hours in which a meter counted on are computed, and only then those in which it is heard again
+    for now in (plant.day_ago.replace(minute=0), plant.end):
+        [first, *_] = plant.catch_up(now)
+        assert first["rows"]["panel_report"]
     yield plant
     mongo.connect(plant.settings).drop_database("batch")
 
@@ -132,6 +136,23 @@ def test_hours_that_ended_are_computed_once(plant: Plant) -> None:
         plant.settings, "SELECT COUNT(diff_last_day) AS days FROM panel_report WHERE panel_id = 'batch-p2'"
     )
     assert compared["days"] > 0
+
+
+def test_what_a_meter_counted_in_outages_is_in_the_hours_of_the_outages(plant: Plant) -> None:
+    [told] = druid.query(
+        plant.settings,
+        "SELECT SUM(power_gen) AS energy, SUM(estimated_gen) AS spread, COUNT(*) FILTER (WHERE samples = 0) AS silent, "
+        "TIMESTAMP_TO_MILLIS(MIN(__time) FILTER (WHERE samples = 0)) AS first "
+        "FROM panel_report WHERE panel_id = 'batch-p1'",
+    )
+    assert told["energy"] == pytest.approx(((plant.end - plant.first) / HOUR - 4 / 60) * 1000, rel=1e-9)
+    assert told["spread"] == pytest.approx(told["energy"] - 3 * 176 / 60 * 1000, rel=1e-9)
+    assert told["silent"] > 12
+    hour = datetime.fromtimestamp(told["first"] / 1000, UTC).replace(minute=0)
+    [slot] = explain_hour(plant.settings, "batch-p1", hour)
+    assert slot["differs"] == []
+    assert [piece["method"] for piece in slot["pieces"]] == ["backlog"]
+    assert slot["druid"]["estimated_gen"] == slot["druid"]["power_gen"] > 0
 
 
 def test_a_late_reading_mends_what_depends_on_it_though_the_run_is_killed(plant: Plant) -> None:
