@@ -9,9 +9,11 @@ import com.couchbase.mock.memcached.MemcachedServer;
 import com.couchbase.mock.memcached.Storage;
 import com.couchbase.mock.memcached.VBucketStore;
 import com.couchbase.mock.memcached.protocol.CommandCode;
+import java.io.IOException;
 import java.lang.reflect.Array;
 import java.lang.reflect.Field;
 import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.net.InetSocketAddress;
 import java.net.StandardSocketOptions;
@@ -42,6 +44,11 @@ public final class CouchbaseStandIn {
         if (!Charset.defaultCharset().equals(StandardCharsets.UTF_8)) {
             fail("keys would be spoiled: start Java with -Dfile.encoding=UTF-8");
         }
+        // without the thread that serves clients nobody is answered: better to be started again
+        Thread.setDefaultUncaughtExceptionHandler((thread, error) -> {
+            error.printStackTrace();
+            fail(thread.getName() + " ended");
+        });
         String host = arguments[0];
         int keyValuePort = Integer.parseInt(arguments[1]);
         int restPort = Integer.parseInt(arguments[2]);
@@ -102,11 +109,19 @@ public final class CouchbaseStandIn {
         InvocationHandler switching = (proxy, method, arguments) -> {
             for (SelectionKey key : ((Selector) selector.get(server)).keys()) {
                 if (key.channel() instanceof SocketChannel client) {
-                    client.setOption(StandardSocketOptions.TCP_NODELAY, true);
+                    try {
+                        client.setOption(StandardSocketOptions.TCP_NODELAY, true);
+                    } catch (IOException gone) {
+                        // a client that has gone meanwhile: the library finds out by itself
+                    }
                 }
             }
             method.setAccessible(true);
-            return method.invoke(hello, arguments);
+            try {
+                return method.invoke(hello, arguments);
+            } catch (InvocationTargetException error) {
+                throw error.getCause();
+            }
         };
         Class<?> executor = byCode.getClass().getComponentType();
         Object wrapped = Proxy.newProxyInstance(executor.getClassLoader(), new Class<?>[] {executor}, switching);
