@@ -20,6 +20,8 @@ from couchbase_admin.store import RegistryStore
 from selfgen.settings import PORT_OFFSETS, Settings
 from stack import lifecycle
 
+#: How long a server that was killed may take to come back, s.
+_PATIENCE_S = 300.0
 _RESERVED: list[FileLock] = []
 
 
@@ -92,6 +94,8 @@ def kill_server(settings: Settings, name: str) -> float:
     started = time.monotonic()
     os.kill(before, signal.SIGKILL)
     while (now := _state(settings, name)).pid in {None, before} or now.state != "ready":
+        if time.monotonic() - started > _PATIENCE_S:
+            raise AssertionError(f"{name} does not come back: {now}")
         time.sleep(0.1)
     return time.monotonic() - started
 

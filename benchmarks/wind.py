@@ -32,7 +32,7 @@ _START_MS = 1_767_225_600_000
 #: Readings a second of event time, of all sensors together: of a thousand, ten each.
 _RATE = 10_000
 _OF_SQL = 0.8
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
