@@ -96,7 +96,7 @@ def light_slots(fleet: Fleet, faults: list[Fault], max_gap_s: float) -> pd.DataF
 
 
 def levels(slots: pd.DataFrame) -> np.ndarray:
-    """Return the level of clear skies of each slot, as `selfgen.light_history.clear_levels` has it from the lake."""
+    """Return the level of clear skies of each slot, as `selfgen.light_history.ClearLevels` has it from the lake."""
     clear = soiling.clear(slots)
     months = pd.DatetimeIndex(slots["slot_start"].to_numpy().astype("datetime64[ms]")).to_period("M")
     sensor, ids = pd.factorize(slots["element_id"])

@@ -28,7 +28,7 @@ from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from selfgen.light_history import History
+    from selfgen.light_history import ClearLevels, History
 
 NAME = "write_sensor_light"
 DATASOURCE_NAMES = REPORT, ALARM, SURFACE = "sensor_report", "sensor_alarm", "light_surface"
@@ -166,20 +166,21 @@ def alarms(settings: Settings, registry: Any, start: datetime, end: datetime) ->
     table = lake.read(settings.lake_dir, LIGHT.kind, start - ALARM_CONTEXT, end, OF_ALARMS)
     found = [pd.DataFrame(columns=["timestamp", *names("sensor_alarm")])]
     if table.num_rows:
-        sensors = table["element_id"].unique()
+        from selfgen.light_history import ClearLevels
+
+        levels, sensors = ClearLevels(settings.lake_dir), table["element_id"].unique()
         for first in range(0, len(sensors), ALARMS_AT_ONCE):
             some = table.filter(pc.is_in(table["element_id"], sensors[first : first + ALARMS_AT_ONCE]))
-            rows = _alarms_of(settings, registry, some.to_pandas(), milliseconds(end))
+            rows = _alarms_of(levels, registry, some.to_pandas(), milliseconds(end))
             found.append(rows[rows["timestamp"].between(milliseconds(start), milliseconds(end), inclusive="left")])
     found = [rows for rows in found if len(rows)] or found[:1]
     return pd.concat(found, ignore_index=True)
 
 
-def _alarms_of(settings: Settings, registry: Any, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
+def _alarms_of(levels: ClearLevels, registry: Any, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
     from selfgen.alarms import slot_alarms
-    from selfgen.light_history import clear_levels
 
-    frame = frame.assign(level=clear_levels(settings.lake_dir, frame))
+    frame = frame.assign(level=levels.of(frame))
     frame = slots.with_absent(frame, slots.periods(registry, LIGHT, frame["element_id"].unique()), end_ms)
     return slot_alarms(frame.rename(columns={"element_id": slots.id_field(LIGHT)}), LIGHT.kind)
 

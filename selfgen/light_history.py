@@ -147,41 +147,46 @@ class History:
         return result
 
 
-def clear_levels(folder: Path, slots: pd.DataFrame) -> Float64:
-    """Return for each slot the share of a clear sky's light that its sensor saw in the months before, at its place.
+class ClearLevels:
+    """Shares of a clear sky's light that sensors saw in the months before a slot's; each month is read once."""
 
-    Parameters
-    ----------
-    slots : DataFrame
-        `element_id`, `latitude`, `longitude`, `slot_start` (epoch ms).
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[datetime, tuple[pd.MultiIndex, Float64]] = {}
 
-    Returns
-    -------
-    ndarray
-        As `selfgen.soiling.level` has it, which follows from the sensor, its place and the month alone.
-    """
-    key = pd.MultiIndex.from_frame(slots[_KEY])
-    months = pd.DatetimeIndex(slots["slot_start"].to_numpy().astype("datetime64[ms]")).to_period("M")
-    known: dict[datetime, tuple[pd.MultiIndex, Float64]] = {}
+    def of(self, slots: pd.DataFrame) -> Float64:
+        """Return for each slot the share of a clear sky's light that its sensor saw in the months before, at its place.
 
-    def seen(start: datetime) -> tuple[pd.MultiIndex, Float64]:
-        if start not in known:
-            part = _until(folder, start, start + relativedelta(months=1))
-            known[start] = part.key, part.values[:, :, -len(CLEAR_SUMS) :].sum(axis=1)
-        return known[start]
+        Parameters
+        ----------
+        slots : DataFrame
+            `element_id`, `latitude`, `longitude`, `slot_start` (epoch ms).
 
-    result = np.full(len(slots), np.nan)
-    for month in months.unique():
-        first, here = month.to_timestamp().tz_localize(UTC).to_pydatetime(), np.flatnonzero(months == month)
-        row, place = pd.factorize(key[here])
-        sums = np.zeros((len(place), MONTHS, len(CLEAR_SUMS)))
-        for back in range(1, LIGHT_MONTHS + 1):
-            start = first - relativedelta(months=back)
-            of, values = seen(start)
-            at = of.get_indexer(place)
-            sums[at >= 0, start.month - 1] += values[at[at >= 0]]
-        result[here] = soiling.level(sums, np.full(len(place), month.month))[row]
-    return result
+        Returns
+        -------
+        ndarray
+            As `selfgen.soiling.level` has it, which follows from the sensor, its place and the month alone.
+        """
+        key = pd.MultiIndex.from_frame(slots[_KEY])
+        months = pd.DatetimeIndex(slots["slot_start"].to_numpy().astype("datetime64[ms]")).to_period("M")
+        result = np.full(len(slots), np.nan)
+        for month in months.unique():
+            first, here = month.to_timestamp().tz_localize(UTC).to_pydatetime(), np.flatnonzero(months == month)
+            row, place = pd.factorize(key[here])
+            sums = np.zeros((len(place), MONTHS, len(CLEAR_SUMS)))
+            for back in range(1, LIGHT_MONTHS + 1):
+                start = first - relativedelta(months=back)
+                seen, values = self._month(start)
+                at = seen.get_indexer(place)
+                sums[at >= 0, start.month - 1] += values[at[at >= 0]]
+            result[here] = soiling.level(sums, np.full(len(place), month.month))[row]
+        return result
+
+    def _month(self, start: datetime) -> tuple[pd.MultiIndex, Float64]:
+        if start not in self._known:
+            part = _until(self.folder, start, start + relativedelta(months=1))
+            self._known[start] = part.key, part.values[:, :, -len(CLEAR_SUMS) :].sum(axis=1)
+        return self._known[start]
 
 
 def _past(folder: Path, month: datetime) -> _Sums:

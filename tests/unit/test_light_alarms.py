@@ -71,6 +71,6 @@ def test_levels_are_those_of_the_lake(tmp_path) -> None:
         light_history.replace(tmp_path, "light", [day])
     slots = pd.concat(parts).sort_values(["element_id", "slot_start"], ignore_index=True)
     found = light_alarms.levels(slots)
-    np.testing.assert_allclose(found, light_history.clear_levels(tmp_path, slots))
+    np.testing.assert_allclose(found, light_history.ClearLevels(tmp_path).of(slots))
     assert np.isnan(found[slots["slot_start"] < parts[10]["slot_start"].min()]).all()
     assert np.isfinite(found).any()

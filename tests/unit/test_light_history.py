@@ -111,5 +111,5 @@ def test_the_level_of_clear_skies_is_of_the_months_before_by_sensor_and_place(tm
     near, next_to = (1 + np.cos(np.pi / 6)) / 2, (1 + np.cos(np.pi / 3)) / 2
     march = (0.9 * 12 * next_to + 0.7 * 6 * near) / (12 * next_to + 6 * near)
     # of nothing, of January, of both, of the other half of the year, of the four hours at the new place
-    found = light_history.clear_levels(tmp_path, slots)
+    found = light_history.ClearLevels(tmp_path).of(slots)
     np.testing.assert_allclose(found, [np.nan, 0.9, march, np.nan, np.nan])
