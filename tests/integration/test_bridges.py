@@ -24,7 +24,7 @@ MINUTE = 60_000
 MAX_GAP_S = 300.0
 #: The clocks of Lord Howe, half an hour further in summer, change at 15:30 on this day.
 START = round(datetime(2026, 10, 3, tzinfo=UTC).timestamp()) * 1000
-HOURS = 30
+HOURS = 26
 COLUMNS = schema((*SLOT, *OF_PANELS))
 NO_LIGHT = pd.DataFrame(
     {name: [] for name in ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness", "stale")}
@@ -62,7 +62,7 @@ def readings(seed: int) -> pd.DataFrame:
         times = START + np.arange(0, HOURS * 60, 4) * MINUTE + chance.integers(0, MINUTE, HOURS * 15)
         keep = np.ones(len(times), bool)
         outages = [(chance.integers(0, len(times)), chance.integers(2, 12)) for _ in range(6)]
-        outages += [(chance.integers(0, len(times) // 2), chance.integers(20, 100)), (130, 60 + 200 * (number == 2))]
+        outages += [(chance.integers(0, len(times) // 2), chance.integers(20, 100)), (110, 60 + 200 * (number == 2))]
         for first, count in outages:
             keep[first : first + count] = False
         meter = np.round(10_000 + np.cumsum(chance.uniform(0, 40, len(times))), 1)
@@ -130,7 +130,7 @@ def all_at_once(folder: Path, stored: pd.DataFrame) -> pd.DataFrame:
     return panels.rows()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_all_that_meters_counted_is_in_the_slots(tmp_path: Path, seed: int) -> None:
     stored = readings(seed)
     found = all_at_once(tmp_path, stored)
@@ -144,14 +144,14 @@ def test_all_that_meters_counted_is_in_the_slots(tmp_path: Path, seed: int) -> N
     assert found["meter_resets"].sum() >= 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_hours_in_any_order_give_the_same_rows(tmp_path: Path, seed: int) -> None:
     chance = np.random.default_rng(seed)
     stored = readings(seed)
     expected = all_at_once(tmp_path / "once", stored)
     panels = Panels(tmp_path / "pieces")
     panels.stored = stored
-    edges = np.sort(chance.choice(np.arange(-7, HOURS + 8), 6, replace=False))
+    edges = np.sort(chance.choice(np.arange(-7, HOURS + 8), 5, replace=False))
     parts = [
         (START + low * HOUR_MS, START + high * HOUR_MS)
         for low, high in zip([-8, *edges], [*edges, HOURS + 8], strict=True)
@@ -162,7 +162,7 @@ def test_hours_in_any_order_give_the_same_rows(tmp_path: Path, seed: int) -> Non
     pd.testing.assert_frame_equal(panels.rows(), expected, check_exact=True)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_readings_that_come_late_or_are_deleted_mend_outages(tmp_path: Path, seed: int) -> None:
     chance = np.random.default_rng(seed)
     stored = readings(seed)
@@ -183,15 +183,15 @@ def test_readings_that_come_late_or_are_deleted_mend_outages(tmp_path: Path, see
     shutil.rmtree(tmp_path)
 
 
-def test_a_meter_silent_for_weeks_is_in_the_reports_of_these_weeks(tmp_path: Path) -> None:
-    times = [START, START + 4 * MINUTE, START + 30 * 24 * HOUR_MS, START + 30 * 24 * HOUR_MS + 4 * MINUTE]
-    stored = pd.DataFrame({"element_id": "p2", "time": times, "power": 0.0, "energy": [0.0, 1.0, 90_001.0, 90_002.0]})
+def test_a_meter_silent_for_days_is_in_the_reports_of_these_days(tmp_path: Path) -> None:
+    times = [START, START + 4 * MINUTE, START + 10 * 24 * HOUR_MS, START + 10 * 24 * HOUR_MS + 4 * MINUTE]
+    stored = pd.DataFrame({"element_id": "p2", "time": times, "power": 0.0, "energy": [0.0, 1.0, 30_001.0, 30_002.0]})
     panels = Panels(tmp_path)
     panels.change(stored.iloc[:2], stored["time"].iloc[:2])
     panels.change(stored, stored["time"].iloc[2:])
     hours = lake.hours(tmp_path, "panel")
     found = lake.read(tmp_path, "panel", hours[0], hours[-1] + lake.HOUR).to_pandas()
-    assert found["generated"].sum() == pytest.approx(90_002.0, rel=1e-12)
+    assert found["generated"].sum() == pytest.approx(30_002.0, rel=1e-12)
     by_day = found.groupby("local_date")["estimated"].sum().iloc[1:-1]
-    assert len(by_day) == 29
+    assert len(by_day) == 9
     assert by_day.between(2_000, 4_500).all()  # by the light that a clear sky gives in October
