@@ -1,6 +1,6 @@
-"""A range of hours in parts, each computed and then replaced in Druid; after them what depends on what changed.
+"""A range of hours in parts: all are computed, then they and what depends on what changed are replaced in Druid.
 
-While Druid takes in a part the next one is computed. What is done is noted beside the lake, in `.runs/`, after each
+While Druid takes in a part the next one is made. What is done is noted beside the lake, in `.runs/`, after each
 part; a run that ends takes its note away. After a kill the same command goes on: a part that was killed half way is
 done again, and gives the same rows.
 """
@@ -44,7 +44,7 @@ def run_and_unmark(
         hand_over_marks(settings)
         marks = mongo.dirty_hours(settings, kind, milliseconds(end))
         done = run(settings, kind, SUBJECTS[kind], start, end, again=again, progress=progress)
-        # parts that an earlier run had done were computed before these marks were read
+        # parts that an earlier run had computed were so before these marks were read
         computed = {*recompute.hours(parts([(milliseconds(start), milliseconds(end))])[done["resumed"] :])}
         whole = [mark for mark in marks if recompute.touched([mark.hour_ms], settings.max_gap_s) <= computed]
         mongo.clear_dirty(settings, whole)
@@ -75,47 +75,53 @@ def run(
     again : bool
         Begin anew, though an earlier run had done a part of it.
     progress : callable
-        Told how many steps are done, of how many, and which is next; each part has two, one that is only replaced one.
+        Told how many steps are done, of how many, and which is next: each part is computed, and then replaced.
 
     Returns
     -------
     dict
-        `rows` of each data source, `parts`, `resumed`: how many of them an earlier run had done; and `mended`: how many
-        hours outside of the range were replaced.
+        `rows` of each data source, `parts`, `resumed`: how many of them an earlier run had computed; and `mended`: how
+        many hours outside of the range were replaced.
     """
     note = settings.lake_dir / ".runs" / f"{kind}-{start:%Y%m%dT%H}-{end:%Y%m%dT%H}.json"
     span = (milliseconds(start), milliseconds(end))
     with lake.exclusive(settings.lake_dir, kind), Loading(settings) as loading:
-        done: dict[str, Any] = {"parts": 0, "rows": {}}
+        done: dict[str, Any] = {"computed": 0}
         if note.exists() and not again:
             done = json.loads(note.read_text())
-        resumed, rows, todo = done["parts"], Counter(done["rows"]), parts([span])
+        resumed, todo = done["computed"], parts([span])
+        for number, part in enumerate(todo[resumed:], resumed):
+            progress(number, 2 * len(todo), f"{subject.rich.NAME}: {_told(part)}")
+            subject.rich.run(settings, [moments(part)])
+            pending.write_note(note, {"computed": number + 1})
+
+        # only now: what meters counted in an outage is told by the part in which they are heard again
+        changed = [list(part) for part in pending.noted(settings, kind)]
+        depend = recompute.hours(stale(settings, kind))
+        write = parts(recompute.ranges({*recompute.hours([span]), *depend}))
+        if done.get("changed") != changed:
+            done = {"written": 0, "rows": {}}
+        written, rows = done["written"], Counter(done["rows"])
 
         def loaded(number: int, of_part: dict[str, int]) -> None:
             rows.update(of_part)
-            pending.write_note(note, {"parts": number + 1, "rows": rows})
+            state = {"computed": len(todo), "changed": changed, "written": number + 1, "rows": rows}
+            pending.write_note(note, state)
 
-        for number, part in enumerate(todo):
-            if number < resumed:
-                continue
-            low, high = moments(part)
-            told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC"
-            progress(2 * number, 2 * len(todo), f"{subject.rich.NAME}: {told}")
-            subject.rich.run(settings, [(low, high)])
-            progress(2 * number + 1, 2 * len(todo), f"{subject.write.NAME}: {told}, into Druid")
-            loading.put(subject.write.stage(settings, low, high), partial(loaded, number))
-        outside = {hour for hour in recompute.hours(stale(settings, kind)) if not span[0] <= hour < span[1]}
-        mend = parts(recompute.ranges(outside))
-        for number, part in enumerate(mend):
-            low, high = moments(part)
-            told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC"
-            steps = 2 * len(todo) + len(mend)
-            progress(2 * len(todo) + number, steps, f"{subject.write.NAME}: {told}, which depends on it, into Druid")
-            loading.put(subject.write.stage(settings, low, high), rows.update)
+        steps = len(todo) + len(write)
+        for number, part in enumerate(write[written:], written):
+            progress(len(todo) + number, steps, f"{subject.write.NAME}: {_told(part)}, into Druid")
+            loading.put(subject.write.stage(settings, *moments(part)), partial(loaded, number))
         loading.wait()
-        progress(2 * len(todo) + len(mend), 2 * len(todo) + len(mend), "done")
+        progress(steps, steps, "done")
         if kind == LIGHT.kind:
             mark_panels(settings, pending.noted(settings, kind))
         pending.clear(settings, kind)
         note.unlink(missing_ok=True)
-    return {"rows": dict(rows), "parts": len(todo), "resumed": resumed, "mended": len(outside)}
+    mended = sum(not span[0] <= hour < span[1] for hour in depend)
+    return {"rows": dict(rows), "parts": len(todo), "resumed": resumed, "mended": mended}
+
+
+def _told(part: recompute.Range) -> str:
+    low, high = moments(part)
+    return f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC"

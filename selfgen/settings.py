@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     zookeeper_heap_mib: int = Field(96, ge=64, description="ZooKeeper's heap")
     coordinator_heap_mib: int = Field(256, ge=128, description="Druid coordinator-overlord's heap")
     broker_heap_mib: int = Field(384, ge=128, description="Druid broker's heap")
-    historical_heap_mib: int = Field(256, ge=128, description="Druid historical's heap")
+    historical_heap_mib: int = Field(512, ge=128, description="Druid historical's heap")
     indexer_heap_mib: int = Field(512, ge=256, description="Druid indexer's heap")
     jobmanager_memory_mib: int = Field(640, ge=512, description="Flink JobManager's whole process")
     taskmanager_memory_mib: int = Field(1280, ge=1024, description="Flink TaskManager's whole process")

@@ -108,14 +108,16 @@ def test_after_a_kill_only_what_was_not_done_is_done(settings: Settings, jobs: S
     getattr(jobs, killed).kill_at = every[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)
-    assert jobs.write.did == every[:4]
+    assert jobs.rich.did == (every[:4] if killed == "rich" else every)
+    assert jobs.write.did == ([] if killed == "rich" else every[:4])
     assert pending.noted(settings, "panel")
     steps: list[int] = []
     done = backfill.run(settings, "panel", jobs, START, END, progress=lambda done, _steps, _text: steps.append(done))
-    assert jobs.write.did == every
-    assert done == {"rows": {"panel_report": 10 * len(every)}, "parts": len(every), "resumed": 4, "mended": 0}
+    assert jobs.rich.did == jobs.write.did == every
+    resumed = 4 if killed == "rich" else len(every)
+    assert done == {"rows": {"panel_report": 10 * len(every)}, "parts": len(every), "resumed": resumed, "mended": 0}
     assert pending.noted(settings, "panel") == []
-    assert steps == [*range(8, 2 * len(every) + 1)]
+    assert steps == [*range(4 if killed == "rich" else len(every) + 4, 2 * len(every) + 1)]
     # this one begins at its beginning, once it was whole
     backfill.run(settings, "panel", jobs, START, END)
     assert jobs.write.did == [*every, *every]
@@ -128,11 +130,9 @@ def test_what_depends_on_the_range_is_replaced_too_as_far_as_it_was_computed(set
         lake.replace_hour(settings.lake_dir, "panel", hour, pa.table({}))
     done = backfill.run(settings, "panel", jobs, december, december + HOUR)
     assert jobs.rich.did == [(december, december + HOUR)]
-    first, *mended = jobs.write.did
-    assert first == (december, december + HOUR)
-    assert mended[0][0] == december + HOUR
-    replaced = {hour for part in mended for hour in hours_between(*part)}
-    assert done["mended"] == len(replaced)
+    replaced = {hour for part in jobs.write.did for hour in hours_between(*part)}
+    assert min(replaced) == december
+    assert done["mended"] == len(replaced) - 1
     for depends in (END - HOUR, december + timedelta(days=1), december + relativedelta(months=1)):
         assert depends in replaced
     assert max(replaced) < later
@@ -151,7 +151,30 @@ def test_what_a_killed_run_has_changed_is_mended_by_another(settings: Settings, 
     other = START + timedelta(days=2)
     done = backfill.run(settings, "panel", jobs, other, other + HOUR)
     assert done["mended"] == 71
-    assert jobs.write.did[1:] == [(START, other), (other + HOUR, START + timedelta(days=3))]
+    assert jobs.write.did == [(START, START + timedelta(days=3))]
+
+
+def test_a_part_that_changes_an_earlier_one_is_computed_before_that_is_replaced(
+    settings: Settings, jobs: Subject
+) -> None:
+    """What a meter counted in an outage over the parts' border is told by the later part."""
+    jobs.rich.run = lambda _settings, ranges: events.append(("rich", ranges[0]))
+    stage = jobs.write.stage
+    jobs.write.stage = lambda settings, *part: (events.append(("write", part)), stage(settings, *part))[1]
+    events: list[tuple[str, Any]] = []
+    backfill.run(settings, "panel", jobs, START, END)
+    assert events == [*(("rich", part) for part in EVERY), *(("write", part) for part in EVERY)]
+
+
+def test_what_was_replaced_before_a_kill_is_replaced_again_if_the_lake_changed_since(
+    settings: Settings, jobs: Subject
+) -> None:
+    jobs.write.kill_at = EVERY[4][0]
+    with pytest.raises(Killed):
+        backfill.run(settings, "panel", jobs, START, END)
+    pending.add(settings, "panel", [milliseconds(END + 40 * HOUR)])
+    backfill.run(settings, "panel", jobs, START, END)
+    assert jobs.write.did == [*EVERY[:4], *EVERY]
 
 
 def test_again_begins_anew(settings: Settings, jobs: Subject) -> None:
