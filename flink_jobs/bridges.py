@@ -13,7 +13,7 @@ leaves the old ones, and the next finds the same as it did.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def stage_edges(staging: Path, readings: pd.DataFrame, start_ms: int, end_ms: in
     lake.stage_rows(staging / EDGES, found, found["first"].to_numpy(), EDGES_SCHEMA)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A run that has staged slots and edges of hours, and has still to lay bridges.
 
@@ -74,17 +74,13 @@ class Run:
     kind: str
     schema: pa.Schema
     max_gap_s: float
-    hours: set[int] = field(init=False)
-    days: set[int] = field(init=False)
-    #: Columns of slots before anything is expected of them.
-    bare: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
-        hours = set(recompute.hours(self.ranges))
-        object.__setattr__(self, "hours", hours)
-        bare = [column for column in self.schema if column.name not in {"expected_gen", "performance_ratio"}]
-        object.__setattr__(self, "bare", pa.schema(bare))
-        object.__setattr__(self, "days", {hour // DAY_MS for hour in hours})
+        """Note which hours and days are the run's, and the columns of slots before anything is expected of them."""
+        self.hours = set(recompute.hours(self.ranges))
+        self.days = {hour // DAY_MS for hour in self.hours}
+        made = {"expected_gen", "performance_ratio"}
+        self.bare = pa.schema([column for column in self.schema if column.name not in made])
 
     def lay(self, spread: Spread, finish: Finish) -> tuple[list[datetime], dict[datetime, pd.DataFrame]]:
         """Stage each hour that an outage touches with its bridges.
@@ -210,7 +206,9 @@ class Run:
             start = round(day.timestamp()) * 1000
             kept = _read(self.folder, GAPS, day, GAPS_SCHEMA)
             added = new[(new["start"] < start + DAY_MS) & (new["end"] >= start)]
-            changed[day] = _distinct([kept[~pd.MultiIndex.from_frame(kept).isin(gone)], added])
+            now = _distinct([kept[~pd.MultiIndex.from_frame(kept).isin(gone)], added])
+            if not now.equals(kept):
+                changed[day] = now
         return changed
 
     def _stage_bridges(self, outages: pd.DataFrame, hours: set[int], spread: Spread) -> list[str]:

@@ -330,7 +330,7 @@ def slot_writer(
             ]
             slots = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
             if source.meter:
-                bridges.stage_edges(staging, readings.rename(columns={source.meter: "energy"}), start_ms, end_ms)
+                bridges.stage_edges(staging, readings, start_ms, end_ms)
             if slots.empty:
                 yield (0,)
                 return

@@ -31,8 +31,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from selfgen.calendar import HOUR_MS
+
 HOUR = timedelta(hours=1)
-_HOUR_MS = 3_600_000
 FILE = "data.parquet"
 _UNFINISHED = ".data.parquet.unfinished"
 
@@ -96,11 +97,11 @@ def stage_rows(staging_dir: Path, rows: pd.DataFrame, instants_ms: npt.NDArray[n
     if rows.empty:
         return
     table = pa.Table.from_pandas(rows, schema, preserve_index=False)
-    hour = instants_ms // _HOUR_MS
+    hour = instants_ms // HOUR_MS
     order = np.argsort(hour, kind="stable")
     numbers, first = np.unique(hour[order], return_index=True)
     for number, low, high in zip(numbers.tolist(), first, [*first[1:], len(order)], strict=True):
-        moment = datetime.fromtimestamp(number * _HOUR_MS / 1000, UTC)
+        moment = datetime.fromtimestamp(number * HOUR_MS / 1000, UTC)
         stage_hour(staging_dir, moment, table.take(order[low:high]))
 
 
