@@ -249,7 +249,7 @@ class Run:
         slots = pd.concat([slots for slots, _ in batch], ignore_index=True)
         added = [rows for _, of_hour in batch for rows in of_hour]
         made = bridges.bridged(slots, pd.concat(added, ignore_index=True) if added else slots.iloc[:0])
-        alone = made["samples"].eq(0) & made["completeness"].eq(0) & made["unbridged_estimated"].eq(0)
+        alone = bridges.only_bridged(made)
         if alone.any():
             beside = made["slot_start"].isin(made.loc[alone, "slot_start"])
             expected = finish(made[beside].reset_index(drop=True)).set_index(made.index[beside])

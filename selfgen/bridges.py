@@ -129,6 +129,11 @@ def hours_of(outages: pd.DataFrame, longest_slot_ms: int) -> set[int]:
     return {hour * HOUR_MS for hour in starts}
 
 
+def only_bridged(slots: pd.DataFrame) -> pd.Series[bool]:
+    """Return in which slots there is nothing but what bridges brought."""
+    return slots["samples"].eq(0) & slots["completeness"].eq(0) & slots["unbridged_estimated"].eq(0)
+
+
 def bridged(slots: pd.DataFrame, bridges: pd.DataFrame) -> pd.DataFrame:
     """Return slots with what bridges add to them, instead of what an earlier call had added.
 
@@ -144,7 +149,7 @@ def bridged(slots: pd.DataFrame, bridges: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         In order of element and slot. Slots in which there was nothing else are new: nothing was measured in them.
     """
-    own = slots[(slots["samples"] > 0) | (slots["completeness"] > 0) | (slots["unbridged_estimated"] > 0)]
+    own = slots[~only_bridged(slots)]
     own = own.assign(client=own["client_id"].fillna(""))
     bridges = bridges[(bridges["estimated"] > 0) | (bridges["meter_resets"] > 0)]
     bridges = bridges.assign(client=bridges["client_id"].fillna(""))
