@@ -1,7 +1,8 @@
 """One hour of 10 000 light sensors, 1-min data, from MongoDB through the lake to Druid, on servers of its own.
 
 Each sensor has a place of its own and two years of sums; the lake has no other slots, so that the alarms have nothing
-to read but the hour. What they take where 1 000 of the sensors have the 31 days before, is measured beside it.
+to read but the hour. What they take after 31 days of slots is measured beside it: followed anew, and from what is kept
+at the day's beginning, as each hour after the day's first does.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from dateutil.relativedelta import relativedelta
 
 from benchmarks.form import Figure
 from benchmarks.servers import import_rows, own_stack
 from couchbase_admin.registry import Registry
-from flink_jobs import rich_sensor_light, write_sensor_light
+from flink_jobs import incidents, rich_sensor_light, write_sensor_light
+from flink_jobs.incidents import LIGHTS
 from flink_jobs.slots import HOUR, LIGHT, make_slots, milliseconds, periods
-from flink_jobs.write_sensor_light import ALARM_CONTEXT, alarms
 from selfgen import evidence, lake, light_history, orientation, solar
 from selfgen.clients import druid, mongo
 from selfgen.columns import LIGHT_SUMS
+from selfgen.recompute import ALARM_CONTEXT_DAYS
 from selfgen.settings import Settings
 from selfgen.solar import HOUR_MS
 
-SENSORS, WITH_PAST = 10_000, 1_000
+SENSORS = 10_000
 MINUTE_MS = 60_000
+#: Local hours with light, from and to.
+DAY = 7, 21
 #: 13:00 on a day of summer in Madrid; and when the next local day begins there.
 NOON, MIDNIGHT = datetime(2026, 6, 20, 11, tzinfo=UTC), datetime(2026, 6, 20, 22, tzinfo=UTC)
 
@@ -42,7 +45,7 @@ def run(settings: Settings) -> list[Figure]:
         _fill(own, sensors)
         _land(own, sensors)
         figures = _noon(own)
-        _move(own, MIDNIGHT, SENSORS)
+        _move(own, MIDNIGHT)
         began = time.perf_counter()
         written = write_sensor_light.run(own, MIDNIGHT, MIDNIGHT + HOUR)
         return [
@@ -128,18 +131,19 @@ def _noon(settings: Settings) -> list[Figure]:
     ]
 
 
-def _move(settings: Settings, hour: datetime, sensors: int) -> None:
-    """Put noon's slots of some sensors into the lake as those of another hour."""
+def _move(settings: Settings, hour: datetime) -> None:
+    """Put noon's slots into the lake as those of another hour; dark, where that is in the night."""
     table = lake.read(settings.lake_dir, LIGHT.kind, NOON, NOON + HOUR)
-    moved = table.filter(pc.is_in(table["element_id"], pa.array([f"light-{one:05}" for one in range(sensors)])))
-    for name in ("slot_start", "slot_end"):
-        index = moved.schema.get_field_index(name)
-        shifted = pc.add(moved[name], milliseconds(hour) - milliseconds(NOON))
-        moved = moved.set_column(index, moved.schema.field(index), shifted)
-    index = moved.schema.get_field_index("local_date")
-    day = pa.array([f"{hour + timedelta(hours=2):%Y-%m-%d}"] * moved.num_rows)
-    moved = moved.set_column(index, moved.schema.field(index), day)
-    lake.replace_hour(settings.lake_dir, LIGHT.kind, hour, moved)
+    later = milliseconds(hour) - milliseconds(NOON)
+    local = hour + timedelta(hours=2)
+    moved = table.to_pandas().assign(local_date=f"{local:%Y-%m-%d}")
+    moved[["slot_start", "slot_end"]] += later
+    if not DAY[0] <= local.hour < DAY[1]:
+        moved = moved.assign(generated=0.0, greatest=0.0, possible=0.0, daylight=0, steady=np.nan, dark=0.0)
+        moved[list(LIGHT_SUMS)] = 0.0
+    lake.replace_hour(
+        settings.lake_dir, LIGHT.kind, hour, pa.Table.from_pandas(moved, table.schema, preserve_index=False)
+    )
 
 
 def _sun_alone(settings: Settings, hour: datetime) -> float:
@@ -172,14 +176,18 @@ def _sun_alone(settings: Settings, hour: datetime) -> float:
 
 
 def _with_past(settings: Settings) -> list[Figure]:
-    """Give some of the sensors the 31 days before, and time the alarms of an hour."""
-    hour = NOON - ALARM_CONTEXT
+    """Give the sensors the 31 days before, and time the alarms of an hour."""
+    hour = NOON - timedelta(days=ALARM_CONTEXT_DAYS)
     while hour < NOON:
-        _move(settings, hour, WITH_PAST)
-        hour += timedelta(hours=1)
+        _move(settings, hour)
+        hour += HOUR
+    staging = settings.build_dir / "incidents"
+    figures = []
     with closing(Registry(settings)) as registry:
-        began = time.perf_counter()
-        alarms(settings, registry, NOON, NOON + HOUR)
-        seconds = time.perf_counter() - began
-    slots = round(WITH_PAST * (ALARM_CONTEXT / HOUR))
-    return [Figure(f"alarms of an hour after 31 days of {WITH_PAST} sensors, {slots} slots", round(seconds, 1), "s")]
+        for how in ("followed anew", "from what is kept"):
+            began = time.perf_counter()
+            incidents.alarms(settings, registry, LIGHTS, NOON, NOON + HOUR, staging / LIGHTS.name)
+            incidents.keep(settings.lake_dir, LIGHTS, staging)
+            seconds = time.perf_counter() - began
+            figures.append(Figure(f"alarms of an hour after 31 days, {how}", round(seconds, 1), "s"))
+    return figures

@@ -21,7 +21,7 @@ import requests
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack
 from flink_jobs import runner, write_panel
-from flink_jobs.incidents import NAME as INCIDENTS
+from flink_jobs.incidents import PANELS as FOLLOWED
 from flink_jobs.reports import Loading, Staged, load
 from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.slots import PANEL, SLOT, hours_between, milliseconds, schema, with_calendar
@@ -100,7 +100,7 @@ def timed_backfill(settings: Settings, start: datetime, end: datetime) -> float:
 
 def forget(settings: Settings) -> None:
     """Remove what is kept from day to day, and Druid's rows, so that all is made again."""
-    for name in (running_sums.NAME, INCIDENTS):
+    for name in (running_sums.NAME, FOLLOWED.name):
         shutil.rmtree(settings.lake_dir / name, ignore_errors=True)
     for datasource in write_panel.DATASOURCE_NAMES:
         answer = requests.delete(f"{settings.coordinator}/druid/coordinator/v1/datasources/{datasource}", timeout=60)

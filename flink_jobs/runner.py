@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CATCH_UP_HOURS = 31 * 24
 #: What is staged at once: a month, so that the start of a job is little beside its work.
 PART_MS = 31 * DAY_MS
+#: From this on a range's whole days are parts of their own, which Druid keeps by day (`clients.druid.replace`).
+WHOLE_DAYS_MS = 7 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,24 @@ def stale(settings: Settings, kind: str, besides: Iterable[int] = ()) -> list[re
 
 
 def parts(ranges: Iterable[recompute.Range]) -> list[recompute.Range]:
-    """Return ranges in parts of a month at most, so that Druid takes in one while the next is made."""
-    return [(start, min(start + PART_MS, high)) for low, high in ranges for start in range(low, high, PART_MS)]
+    """Return ranges in parts of a month at most, so that Druid takes in one while the next is made.
+
+    A long range is cut at its first and last midnight (UTC) too.
+    """
+    return [
+        (start, min(start + PART_MS, high))
+        for whole in ranges
+        for low, high in _at_midnights(whole)
+        for start in range(low, high, PART_MS)
+    ]
+
+
+def _at_midnights(whole: recompute.Range) -> list[recompute.Range]:
+    low, high = whole
+    first, last = -(-low // DAY_MS) * DAY_MS, high // DAY_MS * DAY_MS
+    if last - first < WHOLE_DAYS_MS:
+        return [whole]
+    return [(start, end) for start, end in ((low, first), (first, last), (last, high)) if start < end]
 
 
 def mark_panels(settings: Settings, changed: list[recompute.Range]) -> None:

@@ -31,6 +31,7 @@ from selfgen.calendar import DAY_MS
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
 from selfgen.registry import ID_FIELD, Unavailable
 from selfgen.settings import Settings
+from selfgen.soiling import LATER_MS
 
 if TYPE_CHECKING:
     from pyflink.table import StreamTableEnvironment
@@ -75,6 +76,8 @@ class Source:
     meter: str | None = None
     #: Data sets of the lake that carry on from day to day what its hours add up to.
     carried: tuple[str, ...] = ()
+    #: So long after a day began slots still tell of the days before it.
+    later: timedelta = timedelta(0)
 
     @property
     def fields(self) -> list[str]:
@@ -83,7 +86,7 @@ class Source:
 
 
 PANEL = Source("panel", "power", "energy", carried=("panel_sums", "panel_incidents"))
-LIGHT = Source("light", "irradiance")
+LIGHT = Source("light", "irradiance", carried=("light_incidents",), later=timedelta(milliseconds=LATER_MS))
 
 
 class RawRemoved(Exception):
@@ -453,7 +456,7 @@ def note_changes(settings: Settings, source: Source, changed: list[datetime]) ->
     """Note hours that are about to be replaced in the lake, and remove what is kept of the days after them."""
     pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
     for carried in source.carried:
-        days = [day for day in lake.hours(settings.lake_dir, carried) if day > min(changed)]
+        days = [day for day in lake.hours(settings.lake_dir, carried) if day + source.later > min(changed)]
         lake.remove_hours(settings.lake_dir, carried, days)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from flink_jobs import incidents
+from flink_jobs.incidents import PANELS
 from flink_jobs.reports import Staged, Work, arguments, load
 from flink_jobs.reports import stage as stage_files
 from flink_jobs.slots import HOUR, PANEL
@@ -96,7 +97,7 @@ def frames(settings: Settings, registry: Any, folder: Path, piece: Work) -> Iter
     datasource, start, end = piece
     if datasource == REPORT:
         return reports(settings.lake_dir, start, end)
-    return iter([incidents.alarms(settings, registry, start, end, folder / incidents.NAME)])
+    return iter([incidents.alarms(settings, registry, PANELS, start, end, folder / PANELS.name)])
 
 
 def work(start: datetime, end: datetime) -> list[Work]:
@@ -114,15 +115,8 @@ def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     for _, low, _ in todo:
         # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
         running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
-    keep = partial(keep_incidents, settings.lake_dir)
+    keep = partial(incidents.keep, settings.lake_dir, PANELS)
     return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, todo, frames, keep)
-
-
-def keep_incidents(folder: Path, staging: Path) -> None:
-    """Put what the worker that followed the alarms has left into the lake."""
-    for day in lake.hours(staging, incidents.NAME):
-        table = lake.read(staging, incidents.NAME, day, day + HOUR)
-        lake.replace_hour(folder, incidents.NAME, day, table)
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:

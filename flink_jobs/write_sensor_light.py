@@ -3,13 +3,14 @@
 lake ─► slots, and the sums of what was measured before their UTC day ─► best orientation ─► producible energy
     ─► sensor_report
     ─► once a local day, a year's energy on planes of all kinds ─► light_surface
-    ─► incidents ─► sensor_alarm
+    ─► incidents, from those open at the day's beginning ─► sensor_alarm
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,18 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from flink_jobs import slots
+from flink_jobs import incidents, slots
+from flink_jobs.incidents import LIGHTS
 from flink_jobs.reports import Staged, Work, arguments, load
 from flink_jobs.reports import stage as stage_files
 from flink_jobs.slots import LIGHT, milliseconds
 from selfgen import lake
 from selfgen.calendar import DAY_MS
-from selfgen.columns import DATASOURCES, ENRICHMENT, names
-from selfgen.recompute import ALARM_CONTEXT_DAYS
+from selfgen.columns import DATASOURCES, names
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from selfgen.light_history import ClearLevels, History
+    from selfgen.light_history import History
 
 NAME = "write_sensor_light"
 DATASOURCE_NAMES = REPORT, ALARM, SURFACE = "sensor_report", "sensor_alarm", "light_surface"
@@ -48,18 +49,8 @@ OF_DAY = [
 ]
 LONGEST_DAY = timedelta(hours=25)
 
-#: How far back an incident may have begun that is still open.
-ALARM_CONTEXT = timedelta(days=ALARM_CONTEXT_DAYS)
-#: Each split reads what came before it too, so they are long.
+#: Hours of reports that a worker makes in one go.
 SPLIT_HOURS = 7 * 24
-#: Sensors whose alarms are made at once: a month of their slots takes about a GiB.
-ALARMS_AT_ONCE = 500
-#: Columns of the lake that alarms are made of.
-OF_ALARMS = [
-    *("element_id", "slot_start", "slot_end", "generated", "greatest", "completeness", "samples", "stale", "daylight"),
-    *("power_cap", "variable_data", "possible", "dark", "steady", "clear_beam", "clear_sky"),
-    *(column.name for column in ENRICHMENT),
-]
 
 
 def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression | None = None) -> pd.DataFrame:
@@ -161,53 +152,27 @@ def _with_surface(sensors: pd.DataFrame, history: History, day: datetime) -> pd.
     )
 
 
-def alarms(settings: Settings, registry: Any, start: datetime, end: datetime) -> pd.DataFrame:
-    """Return the rows of sensor_alarm of `[start, end)`; incidents that began before are known from the lake."""
-    table = lake.read(settings.lake_dir, LIGHT.kind, start - ALARM_CONTEXT, end, OF_ALARMS)
-    found = [pd.DataFrame(columns=["timestamp", *names("sensor_alarm")])]
-    if table.num_rows:
-        from selfgen.light_history import ClearLevels
-
-        levels, sensors = ClearLevels(settings.lake_dir), table["element_id"].unique()
-        for first in range(0, len(sensors), ALARMS_AT_ONCE):
-            some = table.filter(pc.is_in(table["element_id"], sensors[first : first + ALARMS_AT_ONCE]))
-            rows = _alarms_of(levels, registry, some.to_pandas(), milliseconds(end))
-            found.append(rows[rows["timestamp"].between(milliseconds(start), milliseconds(end), inclusive="left")])
-    found = [rows for rows in found if len(rows)] or found[:1]
-    return pd.concat(found, ignore_index=True)
-
-
-def _alarms_of(levels: ClearLevels, registry: Any, frame: pd.DataFrame, end_ms: int) -> pd.DataFrame:
-    from selfgen.alarms import slot_alarms
-
-    frame = frame.assign(level=levels.of(frame))
-    frame = slots.with_absent(frame, slots.periods(registry, LIGHT, frame["element_id"].unique()), end_ms)
-    return slot_alarms(frame.rename(columns={"element_id": slots.id_field(LIGHT)}), LIGHT.kind)
-
-
-def frames(settings: Settings, registry: Any, _folder: Path, piece: Work) -> Iterator[pd.DataFrame]:
-    """Yield the rows of a piece of work."""
+def frames(settings: Settings, registry: Any, folder: Path, piece: Work) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a piece of work; incidents to keep are left in the folder."""
     datasource, start, end = piece
     if datasource == ALARM:
-        return iter([alarms(settings, registry, start, end)])
+        return iter([incidents.alarms(settings, registry, LIGHTS, start, end, folder / LIGHTS.name)])
     if datasource == SURFACE:
         return surfaces(settings.lake_dir, start, end)
     return iter([reports(settings.lake_dir, start, end)])
 
 
 def work(start: datetime, end: datetime) -> list[Work]:
-    """Return what a worker does in one go: a data source's rows of a week."""
+    """Return what a worker does in one go: the alarms of the range, one after the other; the other rows of a week."""
     edges = slots.splits([(start, end)], SPLIT_HOURS)
-    return [
-        (name, *(datetime.fromtimestamp(edge / 1000, UTC) for edge in span))
-        for name in DATASOURCE_NAMES
-        for span in edges
-    ]
+    weeks = [[datetime.fromtimestamp(edge / 1000, UTC) for edge in span] for span in edges]
+    return [(ALARM, start, end), *((name, low, high) for name in (REPORT, SURFACE) for low, high in weeks)]
 
 
 def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
-    return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, work(start, end), frames)
+    keep = partial(incidents.keep, settings.lake_dir, LIGHTS)
+    return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, work(start, end), frames, keep)
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:

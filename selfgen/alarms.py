@@ -332,17 +332,30 @@ NO_STATE = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATE_TY
 def slot_alarms(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Return the alarms of a range of slots before which nothing was wrong; see `follow_slots`.
 
-    What is `seen` of a clear sky's light, and where the sun is `hidden`, follows from the slots before
-    (`selfgen.soiling`), where they have `steady`, `dark`, `clear_beam`, `clear_sky`, Wh/m², and `level`.
+    What light sensors have `seen` of a clear sky's light follows from the slots, where they have what `with_seen` asks.
     """
     if kind == "light" and "level" in slots:
-        ordered = _ordered(slots, kind)
-        own = _own_thresholds(ordered)
-        ordered["steady"] = ordered["steady"].where(soiling.trusted(ordered))
-        shade = soiling.shade(ordered, own["soiled_or_shaded.days"])
-        seen = soiling.recent_share(ordered, shade, own["soiled_or_shaded.hours"])
-        slots = ordered.assign(seen=seen, hidden=shade.hidden)
+        slots = with_seen(slots.rename(columns={ID_FIELD["light"]: "element_id"}))
     return follow_slots(slots, kind, NO_STATE)[0]
+
+
+def with_seen(slots: pd.DataFrame) -> pd.DataFrame:
+    """Return each slot once, in order, with what was `seen` of a clear sky's light, and where the sun was `hidden`.
+
+    A slot's follow from those up to `2 * soiling.RECENT_MS` before and `soiling.LATER_MS` after it.
+
+    Parameters
+    ----------
+    slots : DataFrame
+        Of light sensors: `element_id`, `slot_start` (epoch ms), `variable_data`, and as `selfgen.soiling` asks
+        `steady`, `dark`, `generated`, `clear_beam`, `clear_sky` (Wh/m²), and `level`.
+    """
+    ordered = _ordered(slots)
+    own = _own_thresholds(ordered)
+    judged = ordered.assign(steady=ordered["steady"].where(soiling.trusted(ordered)))
+    shade = soiling.shade(judged, own["soiled_or_shaded.days"])
+    seen = soiling.recent_share(judged, shade, own["soiled_or_shaded.hours"])
+    return ordered.assign(seen=seen, hidden=shade.hidden)
 
 
 def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -372,7 +385,7 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     """
     datasource = _ALARM_SOURCE[kind]
     columns = ["timestamp", *names(datasource)]
-    ordered = _ordered(slots, kind)
+    ordered = _ordered(slots.rename(columns={ID_FIELD[kind]: "element_id"}))  # type: ignore[index]
     ordered = _with_losses(pd.concat([ordered, _own_thresholds(ordered)], axis=1))
     ordered = ordered.assign(**{name: np.nan for name in _NOT_ALWAYS if name not in ordered})
     hours = (ordered["slot_end"] - ordered["slot_start"]) / _HOUR_MS
@@ -396,12 +409,10 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     )
 
 
-def _ordered(slots: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Return each slot of each element once, in order; the id as `element_id`."""
-    return (
-        slots.rename(columns={ID_FIELD[kind]: "element_id"})  # type: ignore[index]
-        .sort_values(["element_id", "slot_start"], kind="stable")
-        .drop_duplicates(["element_id", "slot_start"], keep="last", ignore_index=True)
+def _ordered(slots: pd.DataFrame) -> pd.DataFrame:
+    """Return each slot of each element once, in order."""
+    return slots.sort_values(["element_id", "slot_start"], kind="stable").drop_duplicates(
+        ["element_id", "slot_start"], keep="last", ignore_index=True
     )
 
 

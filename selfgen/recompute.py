@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from dateutil.relativedelta import relativedelta
 
 from selfgen.calendar import DAY_MS, HOUR_MS
+from selfgen.soiling import LATER_MS
 
 Range = tuple[int, int]
 
@@ -67,7 +68,7 @@ def dependents(changed: Iterable[Range], until_ms: int, *, compares: bool = True
     Those are the hours themselves; the rest of the client's year, whose running sums go on from them (its days, months,
     quarters and semesters lie within it); the slots a day, month, quarter, semester and year later, which compare
     with them; and the alarms since. Reports of light sensors carry the best orientation to date: it depends on all that
-    was measured in the months that count.
+    was measured in the months that count. And what they saw of a clear sky is known only by the slots after it.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def _after(low: int, high: int, compares: bool) -> Iterator[Range]:
     yield low, high + (ALARM_CONTEXT_DAYS + 1) * DAY_MS
     first, last = _moment(low), _moment(high - 1)
     if not compares:
-        yield low, _ms(first.replace(day=1, hour=0) + relativedelta(months=LIGHT_MONTHS + 1))
+        yield low - LATER_MS, _ms(first.replace(day=1, hour=0) + relativedelta(months=LIGHT_MONTHS + 1))
         return
     next_year = datetime((last + _AHEAD).year + 1, 1, 1, tzinfo=UTC)
     yield low, _ms(next_year + _BEHIND)

@@ -23,6 +23,7 @@ from selfgen.calendar import DAY_MS, HOUR_MS
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 MONTHS = 12
 #: Share of the clear sky's model between which a slot may be clear, and how alike the slots beside it have to be: over
@@ -33,6 +34,10 @@ LEAST_CLEAR, MOST_CLEAR, ALIKE = 0.7, 1.25, 0.05
 BRIGHT, DARK, NEAR_MS = 0.7, 0.6, 3 * HOUR_MS
 #: What is longer ago says nothing of now; twice of it lies within what alarms look back.
 RECENT_MS = 15 * DAY_MS
+#: Slots are in a row if no longer apart, start to start; so those that begin up to `LATER_MS` later tell whether one is
+#: clear or shaded.
+APART_MS = 2 * HOUR_MS
+LATER_MS = max(2 * APART_MS, NEAR_MS)
 #: Least slots that a share is made of.
 LEAST_SLOTS = 6
 #: Light of the clear sky's model in the months before, Wh/m², that makes a level: about a dozen hours.
@@ -58,7 +63,7 @@ def clear(slots: pd.DataFrame) -> Bool:
     even = (slots["steady"] == 1).to_numpy() & (share >= LEAST_CLEAR) & (share <= MOST_CLEAR)
     known = np.where(even, share, np.nan)
     element, start = slots["element_id"].to_numpy(object), slots["slot_start"].to_numpy(np.int64)
-    beside = (element[1:] == element[:-1]) & (np.diff(start) <= 2 * HOUR_MS)
+    beside = (element[1:] == element[:-1]) & (np.diff(start) <= APART_MS)
     with np.errstate(invalid="ignore"):
         alike = beside & (np.abs(known[1:] / known[:-1] - 1) <= ALIKE)
     before, after = np.r_[False, alike][: len(slots)], np.r_[alike, False][: len(slots)]
@@ -142,8 +147,8 @@ def recent_share(slots: pd.DataFrame, shade: Shade, hours: npt.ArrayLike) -> Flo
     """
     used = np.flatnonzero((clear(slots) | shade.hidden | shade.again) & slots["level"].notna().to_numpy())
     some, again = slots.iloc[used], shade.again[used]
-    measured = np.r_[0.0, np.cumsum(some["generated"].to_numpy(np.float64))]
-    wanted = np.r_[0.0, np.cumsum(((some["clear_beam"] + some["clear_sky"]) * some["level"]).to_numpy(np.float64))]
+    measured = _sums(some["generated"])
+    wanted = _sums((some["clear_beam"] + some["clear_sky"]) * some["level"])
     start, row = some["slot_start"].to_numpy(np.int64), np.arange(len(some))
     code = pd.factorize(some["element_id"])[0].astype(np.int64)
     key = code * (int(start.max(initial=0)) + RECENT_MS + 1) + start
@@ -156,6 +161,13 @@ def recent_share(slots: pd.DataFrame, shade: Shade, hours: npt.ArrayLike) -> Flo
     result[used[enough]] = (measured[last] - measured[first]) / (wanted[last] - wanted[first])
     result[used[again]] = 1.0
     return result
+
+
+def _sums(energy: pd.Series[float]) -> Int64:
+    """Return the sums before each row, and of all; whole mWh/m², so that they do not depend on where the rows begin."""
+    whole = np.round(energy.to_numpy(np.float64) * 1000).astype(np.int64)
+    sums: Int64 = np.r_[np.int64(0), np.cumsum(whole)]
+    return sums
 
 
 def level(sums: Any, month: npt.ArrayLike) -> Float64:

@@ -116,6 +116,9 @@ def replace_spec(
 ) -> dict[str, Any]:
     """Return the batch task that makes the rows of `files` all the rows of `[start, end)`.
 
+    Whole UTC days of a batched data source become segments of a day, all else segments of an hour. An hour that is
+    replaced later takes its place within an older day.
+
     Parameters
     ----------
     files : sequence of Path
@@ -134,7 +137,10 @@ def replace_spec(
         raise ValueError(f"{start.isoformat()}/{end.isoformat()} is not a range of full UTC hours")
     spec = batch_spec(datasource)
     spec["id"] = task_id
-    spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] = ["/".join(map(_iso, hours))]
+    granularity = spec["spec"]["dataSchema"]["granularitySpec"]
+    granularity["intervals"] = ["/".join(map(_iso, hours))]
+    if datasource in BATCHED and not any(hour.timestamp() % 86_400 for hour in hours):
+        granularity["segmentGranularity"] = "DAY"
     spec["spec"]["ioConfig"] |= (
         {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}} if files else _NO_ROWS
     )

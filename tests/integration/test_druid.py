@@ -237,6 +237,26 @@ def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Set
     assert light_by_hour(settings) == before | {"2026-01-10T00": (3, 3.0)}
 
 
+def test_days_are_segments_of_their_own_in_which_hours_are_replaced(settings: Settings, tmp_path: Path) -> None:
+    start, held = datetime(2026, 1, 10, tzinfo=UTC), {}
+
+    def replace(first: int, hours: int, rows_each: int) -> None:
+        times = [milliseconds(start + hour * HOUR) for hour in range(first, first + hours)]
+        rows = [{"timestamp": time, "light_id": f"L{i}", "energy": i} for time in times for i in range(rows_each)]
+        file = write(tmp_path / "rows.json.gz", rows)
+        low = start + first * HOUR
+        druid.replace(settings, "light_surface", [file] if rows else [], low, low + hours * HOUR, rows=len(rows))
+        held.update(dict.fromkeys(times, rows_each))
+        sql = "SELECT TIMESTAMP_TO_MILLIS(__time) AS t, COUNT(*) AS n FROM light_surface GROUP BY 1"
+        assert {row["t"]: row["n"] for row in druid.query(settings, sql)} == {t: n for t, n in held.items() if n}
+
+    replace(0, 72, 5)
+    assert druid_storage.status(settings)["light_surface"]["segments"] == 3
+    for some in (30, 1, 7), (31, 2, 0), (40, 20, 3), (24, 24, 2), (47, 26, 4), (0, 72, 6):
+        replace(*some)
+    assert druid_storage.status(settings)["light_surface"]["segments"] == 4  # three days, and the hour after them
+
+
 def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:
     start = START + 72 * HOUR
     files = [write(tmp_path / f"{n}.json.gz", reports(start, 400 + n, client_id=f"C{n}")) for n in range(4)]

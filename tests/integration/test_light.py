@@ -21,11 +21,12 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
-from flink_jobs import runner, write_sensor_light
+from flink_jobs import incidents, runner
 from flink_jobs.explanation import explain_hour
+from flink_jobs.incidents import LIGHTS, alarms
 from flink_jobs.rich_sensor_light import OF_LIGHT
 from flink_jobs.slots import ARROW_TYPES, LIGHT, SLOT, milliseconds
-from flink_jobs.write_sensor_light import alarms, surfaces
+from flink_jobs.write_sensor_light import surfaces
 from kafka_consumers.landing import Landing
 from selfgen import lake, light_history, orientation
 from selfgen.advice import SURFACE_AZIMUTHS, SURFACE_TILTS
@@ -180,7 +181,9 @@ def test_an_installer_is_advised_by_what_was_measured(sensor: Roof, tmp_path: Pa
     assert "nobody has or had a light sensor nobody" in refused.stderr
 
 
-def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dirt_is_told_by_what_was_seen_in_the_months_before(
+    sensor: Roof, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second sensor, whose clear days of two months are in the lake; in the last two weeks it lost 15 %."""
     settings, last = sensor.settings, sensor.start - timedelta(days=4)
     store = RegistryStore.open(settings, "ana", mark_dirty=marker(settings))
@@ -204,12 +207,10 @@ def test_dirt_is_told_by_what_was_seen_in_the_months_before(sensor: Roof, monkey
     light_history.replace(settings.lake_dir, LIGHT.kind, days)
     with closing(Registry(settings)) as registry:
         span = dirty, last + 24 * HOUR
-        rows = alarms(settings, registry, *span)
-        monkeypatch.setattr(write_sensor_light, "ALARMS_AT_ONCE", 1)
-        one_by_one = alarms(settings, registry, *span)
-    order = ["light_id", "timestamp", "code"]
-    both = (of.sort_values(order, ignore_index=True) for of in (rows, one_by_one))
-    pd.testing.assert_frame_equal(*both)
+        rows = alarms(settings, registry, LIGHTS, *span, tmp_path)
+        monkeypatch.setattr(incidents, "SENSORS_AT_ONCE", 1)
+        one_by_one = alarms(settings, registry, LIGHTS, *span, tmp_path)
+    pd.testing.assert_frame_equal(rows, one_by_one)
     [told] = rows[rows["code"] == "soiled_or_shaded"].to_dict("records")
     assert (told["light_id"], told["client_id"], told["state"]) == ("roof-d", "roof-c", "raised")
     assert told["timestamp"] < milliseconds(dirty + timedelta(days=4))

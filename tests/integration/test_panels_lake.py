@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from flink_jobs import incidents, pending, reports, runner, write_panel
+from flink_jobs.incidents import PANELS
 from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.slots import (
     PANEL,
@@ -163,16 +164,16 @@ def test_alarms_followed_by_the_day_are_those_of_all_slots_at_once(
     every = with_absent(slots, registered(), milliseconds(END))
     whole = slot_alarms(every.rename(columns={"element_id": "panel_id"}), "panel")
     assert {"no_data", "low_power", "no_power"} <= set(whole["code"])
-    registry, staging = Registered(), tmp_path / "staging" / incidents.NAME
+    registry, staging = Registered(), tmp_path / "staging" / PANELS.name
     parts = [START, start, start + 7 * HOUR, start + DAY + HOUR, END]
     found = []
     for low, high in pairwise(parts):
-        found.append(incidents.alarms(settings, registry, low, high, staging))
-        write_panel.keep_incidents(settings.lake_dir, staging.parent)
+        found.append(incidents.alarms(settings, registry, PANELS, low, high, staging))
+        incidents.keep(settings.lake_dir, PANELS, staging.parent)
     told = pd.concat([rows for rows in found if len(rows)], ignore_index=True)
     pd.testing.assert_frame_equal(told, whole, check_exact=True, check_dtype=False)  # of columns without a value
     # the last one went on from the day before it
-    assert start + DAY in lake.hours(settings.lake_dir, incidents.NAME)
+    assert start + DAY in lake.hours(settings.lake_dir, PANELS.name)
 
 
 class Served:
@@ -184,8 +185,8 @@ class Served:
     def replace(self, settings: Settings, folder: Path, start: datetime, end: datetime) -> None:
         for _, low, _ in write_panel.work(start, end):
             running_sums.before(settings.lake_dir, "panel", running_sums.day_of(low))
-        alarms = incidents.alarms(settings, Registered(), start, end, folder / incidents.NAME)
-        write_panel.keep_incidents(settings.lake_dir, folder)
+        alarms = incidents.alarms(settings, Registered(), PANELS, start, end, folder / PANELS.name)
+        incidents.keep(settings.lake_dir, PANELS, folder)
         for name, rows in ("panel_report", reported(settings.lake_dir, start, end)), ("panel_alarm", alarms):
             self.rows[name].update({milliseconds(hour): [] for hour in hours_between(start, end)})
             for row in rows[["timestamp", *names(name)]].astype(str).itertuples(index=False, name=None):
@@ -215,7 +216,7 @@ def test_hours_changed_one_after_the_other_end_as_if_computed_at_once(
         for part in runner.stale(settings, "panel"):
             served.replace(settings, tmp_path / f"again-{turn}", *runner.moments(part))
         pending.clear(settings, "panel")
-    for name in (running_sums.NAME, incidents.NAME):
+    for name in (running_sums.NAME, PANELS.name):
         lake.remove_hours(settings.lake_dir, name, lake.hours(settings.lake_dir, name))
     at_once = Served()
     at_once.replace(settings, tmp_path / "at-once", start, END)

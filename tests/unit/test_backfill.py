@@ -72,6 +72,13 @@ def test_parts_cover_the_range_in_order() -> None:
     assert runner.parts([(0, 3_600_000)]) == [(0, 3_600_000)]
 
 
+def test_a_long_range_is_cut_at_midnights() -> None:
+    hour, day = 3_600_000, 86_400_000
+    assert runner.parts([(-hour, 7 * day + hour)]) == [(-hour, 0), (0, 7 * day), (7 * day, 7 * day + hour)]
+    assert runner.parts([(-hour, 7 * day - hour)]) == [(-hour, 7 * day - hour)]
+    assert runner.parts([(0, 8 * day)]) == [(0, 8 * day)]
+
+
 def test_while_druid_takes_in_a_part_the_next_one_is_made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     making, order = Event(), []
 

@@ -83,6 +83,19 @@ def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
     assert spec["spec"]["tuningConfig"]["maxParseExceptions"] == 0
 
 
+@pytest.mark.parametrize("datasource", DATASOURCES)
+@pytest.mark.parametrize(
+    ("start", "end", "batched"),
+    [(-10, 14, "DAY"), (-10, 24 * 30 - 10, "DAY"), (-10, 15, "HOUR"), (-9, 14, "HOUR"), (0, 24, "HOUR")],
+)
+def test_whole_days_become_segments_of_a_day_unless_they_are_streamed(
+    datasource: str, start: int, end: int, batched: str
+) -> None:
+    spec = replace_spec(datasource, [], HOUR + timedelta(hours=start), HOUR + timedelta(hours=end), "t1")
+    found = spec["spec"]["dataSchema"]["granularitySpec"]["segmentGranularity"]
+    assert found == ("HOUR" if datasource in STREAMED else batched)
+
+
 @pytest.mark.parametrize(
     ("start", "end"),
     [
