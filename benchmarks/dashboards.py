@@ -73,7 +73,6 @@ def _range(rows: int, *dimensions: str) -> dict[str, Any]:
 
 
 LAYOUTS = (
-    Layout("HOUR", {"type": "dynamic"}),
     Layout("DAY", {"type": "dynamic"}),
     Layout("MONTH", {"type": "dynamic"}),
     Layout("MONTH", _range(250_000, "client_id")),
@@ -87,7 +86,7 @@ COMPACTED = Layout("MONTH", _range(250_000, "client_id"))
 # -- the rows ----------------------------------------------------------------------------------------
 
 
-def make(folder: Path, days: int) -> tuple[duckdb.DuckDBPyConnection, list[Path]]:
+def make(folder: Path, start: datetime, days: int) -> tuple[duckdb.DuckDBPyConnection, list[Path]]:
     """Return a database with the rows, and a file of them for each month."""
     database = duckdb.connect(str(folder / "reports.duckdb"), config={"threads": 2})
     values = {
@@ -122,7 +121,7 @@ def make(folder: Path, days: int) -> tuple[duckdb.DuckDBPyConnection, list[Path]
         f"""
         CREATE TABLE {DATASOURCE} AS SELECT epoch_ms(t) AS "timestamp", t AS __time, {", ".join(columns)} FROM (
           SELECT t, p, round(greatest(0, sin((hour(t) - 6) / 12.0 * pi())) * (300 + p % 50) * random(), 3) AS e
-          FROM (SELECT unnest(generate_series(TIMESTAMP '{START:%Y-%m-%d}', TIMESTAMP '{START:%Y-%m-%d}'
+          FROM (SELECT unnest(generate_series(TIMESTAMP '{start:%Y-%m-%d}', TIMESTAMP '{start:%Y-%m-%d}'
                 + INTERVAL {days * 24 - 1} HOUR, INTERVAL 1 HOUR)) AS t), range({PANELS}) AS r(p))
         """
     )
@@ -145,17 +144,19 @@ def json_bytes(database: duckdb.DuckDBPyConnection, folder: Path, rows: int = 50
     return file.stat().st_size / rows
 
 
-def take_in(settings: Settings, name: str, files: list[Path], days: int, layout: Layout) -> druid.Replacement:
+def take_in(
+    settings: Settings, name: str, files: list[Path], start: datetime, days: int, layout: Layout
+) -> druid.Replacement:
     """Take files in under a name with a layout, by the project's task."""
-    end = START + timedelta(days=days)
-    spec = druid.replace_spec(DATASOURCE, files, START, end, f"{name}-{time.time():.0f}")
+    end = start + timedelta(days=days)
+    spec = druid.replace_spec(DATASOURCE, files, start, end, f"{name}-{time.time():.0f}")
     schema, tuning = spec["spec"]["dataSchema"], spec["spec"]["tuningConfig"]
     schema["dataSource"] = name
     schema["granularitySpec"]["segmentGranularity"] = layout.granularity
     spec["spec"]["ioConfig"]["inputFormat"] = {"type": "csv", "findColumnsFromHeader": True}
     ranged = layout.partitions["type"] == "range"
     tuning |= {"partitionsSpec": layout.partitions, "forceGuaranteedRollup": ranged, "maxNumConcurrentSubTasks": 2}
-    return druid.run_task(settings, spec, START, end, timeout=900)
+    return druid.run_task(settings, spec, start, end, timeout=900)
 
 
 # -- the questions -----------------------------------------------------------------------------------
@@ -234,12 +235,12 @@ def analysts(settings: Settings, name: str, days: int) -> tuple[list[float], int
 def run(settings: Settings) -> list[Figure]:
     """Take in a year as compaction leaves it and a month in every layout, and ask."""
     with own_stack(settings, "dashboards", "druid") as own:
-        database, files = make(own.build_dir, DAYS)
+        database, files = make(own.build_dir, START, DAYS)
         return [*_year(own, database, files), *_layouts(own, files[:1])]
 
 
 def _year(settings: Settings, database: duckdb.DuckDBPyConnection, files: list[Path]) -> Iterator[Figure]:
-    year = take_in(settings, "year", files, DAYS, COMPACTED)
+    year = take_in(settings, "year", files, START, DAYS, COMPACTED)
     if year.rows != PANELS * DAYS * 24:
         raise AssertionError(f"{year.rows} rows of {PANELS * DAYS * 24}")
     yield Figure("rows taken in", round(year.rows / year.seconds), "rows/s")
@@ -259,7 +260,7 @@ def _year(settings: Settings, database: duckdb.DuckDBPyConnection, files: list[P
 def _layouts(settings: Settings, month: list[Path]) -> Iterator[Figure]:
     for number, layout in enumerate(LAYOUTS):
         name, days = f"month_{number}", 31
-        take_in(settings, name, month, days, layout)
+        take_in(settings, name, month, START, days, layout)
         took = ask(lambda sql: druid.query(settings, sql), name, days, 5, of_druid=True)
         size = _bytes(settings, name)
         druid.coordinator(settings, "DELETE", f"datasources/{name}")

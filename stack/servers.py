@@ -20,8 +20,9 @@ from stack import probes
 
 HERE = Path(__file__).parent
 
-#: One JIT tier and the serial collector: starts sooner, stays smaller.
-JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Duser.timezone=UTC", "-Dfile.encoding=UTF-8")
+#: The serial collector and one JIT tier: starts sooner, stays smaller.
+JVM = ("-XX:+UseSerialGC", "-Duser.timezone=UTC", "-Dfile.encoding=UTF-8")
+ONE_TIER = "-XX:TieredStopAtLevel=1"
 DRUID_JVM = (
     "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
@@ -130,7 +131,7 @@ COUCHBASE = Server(
     ports=("couchbase", "couchbase_rest"),
     folders=("data",),
     command=lambda s: [
-        *("java", f"-Xmx{s.couchbase_heap_mib}m", *JVM, "-cp", classpath(s, "couchbase")),
+        *("java", f"-Xmx{s.couchbase_heap_mib}m", *JVM, ONE_TIER, "-cp", classpath(s, "couchbase")),
         *("selfgen.stack.CouchbaseStandIn", s.host, str(s.port("couchbase")), str(s.port("couchbase_rest"))),
         *(s.couchbase_bucket, str(folder(s, "couchbase") / "data" / "journal.jsonl"), "1"),
     ],
@@ -149,7 +150,7 @@ ZOOKEEPER = Server(
         "autopurge.purgeInterval=1\n"
     },
     command=lambda s: [
-        *("java", f"-Xmx{s.zookeeper_heap_mib}m", *JVM, "-cp"),
+        *("java", f"-Xmx{s.zookeeper_heap_mib}m", *JVM, ONE_TIER, "-cp"),
         f"{HERE / 'druid'}{os.pathsep}{classpath(s, 'druid/lib')}",
         *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(folder(s, "zookeeper") / "zoo.cfg")),
     ],
@@ -164,6 +165,7 @@ def _druid(
     ready: probes.Probe,
     direct_mib: int,
     description: str,
+    jit: tuple[str, ...] = (ONE_TIER,),
 ) -> Server:
     def files(settings: Settings) -> Mapping[str, str]:
         data, extensions = folder(settings, "druid"), settings.jars_dir / "druid" / "extensions"
@@ -182,7 +184,7 @@ def _druid(
                 f"-Xmx{getattr(settings, f'{role}_heap_mib')}m",
                 f"-XX:MaxDirectMemorySize={direct_mib}m",
             ),
-            *(*JVM, *DRUID_JVM, f"-Djava.io.tmpdir={folder(settings, role) / 'tmp'}"),
+            *(*JVM, *jit, *DRUID_JVM, f"-Djava.io.tmpdir={folder(settings, role) / 'tmp'}"),
             *(f"-Dderby.stream.error.file={folder(settings, role) / 'derby.log'}", "-cp", path),
             *("org.apache.druid.cli.Main", "server", role),
         ]
@@ -205,11 +207,14 @@ BROKER = _druid(
     128,
     "Druid broker: SQL",
 )
+# of these two the loops over millions of rows are worth all tiers
 HISTORICAL = _druid(
     "historical", ("historical",), ("zookeeper",), probes.http("historical", "/druid/historical/v1/readiness"),
-    128, "Druid historical: segments",
+    128, "Druid historical: segments", jit=(),
 )  # fmt: skip
-_INDEXER = _druid("indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks")
+_INDEXER = _druid(
+    "indexer", ("indexer",), ("zookeeper",), probes.indexer, 512, "Druid indexer: ingestion tasks", jit=()
+)
 INDEXER = replace(
     _INDEXER,
     command=lambda s: [

@@ -19,15 +19,7 @@ import requests
 from playwright.sync_api import Page
 from tenacity import retry, stop_after_delay, wait_fixed
 
-from selfgen.clients import druid
-from selfgen.columns import DATASOURCES
-from selfgen.demo import oracle, run
-from selfgen.settings import PORT_OFFSETS, ROOT, Settings
-from selfgen.simulation.batch import read_lines
-from stack import lifecycle
-from stack.servers import SERVERS
-from stack.supervisor import leftovers
-from tests.browser import (
+from benchmarks.browser import (
     HEIGHT,
     await_change,
     await_figure,
@@ -38,6 +30,14 @@ from tests.browser import (
     seen,
     widen,
 )
+from selfgen.clients import druid
+from selfgen.columns import DATASOURCES
+from selfgen.demo import oracle, run
+from selfgen.settings import PORT_OFFSETS, ROOT, Settings
+from selfgen.simulation.batch import read_lines
+from stack import lifecycle
+from stack.servers import SERVERS
+from stack.supervisor import leftovers
 from tests.e2e import figures
 from tests.ports import free_port_base, use
 

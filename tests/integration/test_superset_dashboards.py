@@ -19,11 +19,11 @@ from playwright.sync_api import Page
 from pydantic import SecretStr
 from tenacity import retry, stop_after_delay, wait_fixed
 
+from benchmarks.browser import await_figure, choose, look, open_page, other_page_of, page_of, read
 from selfgen.clients import druid, superset, superset_access, superset_export
 from selfgen.columns import BATCHED, DATASOURCES, STREAMED
 from selfgen.derived import derived
 from selfgen.settings import ROOT, Settings
-from tests.browser import await_figure, choose, look, open_page, other_page_of, page_of, read
 from tests.integration.access_support import Person, forms, pages, seizures
 
 pytestmark = pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Look at a dashboard as a person does: log in with chromium, wait until every chart is drawn, read it.
+r"""Look at a dashboard as a person does: log in with chromium, wait until every chart is drawn, read it.
 
 >>> state = open_dashboard(settings, "selfgen-overview", ROOT / "build/screenshots/overview.png")
 >>> state.errors
@@ -91,7 +91,8 @@ class DashboardState:
 def page_of(settings: Settings, errors: list[str], width: int = 1600) -> Iterator[Page]:
     """Give a page of a browser, logged in as the administrator; what goes wrong is added to `errors`."""
     chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing: install chromium"
+    if chromium is None:
+        raise RuntimeError("chromium is missing: install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield _logged_in(browser.new_page(viewport={"width": width, "height": HEIGHT}), settings, errors)
@@ -119,9 +120,8 @@ def log_in(page: Page, settings: Settings) -> None:
 @contextmanager
 def other_page_of(page: Page, settings: Settings, errors: list[str]) -> Iterator[Page]:
     """Give a page of the same browser that knows nothing of the first one, logged in as the user of the settings."""
-    browser = page.context.browser
-    assert browser
-    other = _logged_in(browser.new_page(viewport=page.viewport_size), settings, errors)
+    other = page.context.browser.new_page(viewport=page.viewport_size)  # type: ignore[union-attr]
+    _logged_in(other, settings, errors)
     yield other
     other.close()
 
@@ -146,10 +146,10 @@ def wait_until_drawn(page: Page, animation_ms: int = 1_500) -> None:
     page.wait_for_timeout(animation_ms)
 
 
-def open_page(page: Page, settings: Settings, slug: str) -> None:
+def open_page(page: Page, settings: Settings, slug: str, animation_ms: int = 1_500) -> None:
     """Open a dashboard and wait until it is drawn."""
     page.goto(dashboard_url(settings, slug), wait_until="domcontentloaded")
-    wait_until_drawn(page)
+    wait_until_drawn(page, animation_ms)
 
 
 def look(page: Page, settings: Settings, slug: str, screenshot: Path | None = None) -> DashboardState:

@@ -1,0 +1,89 @@
+"""Dashboards over a year of 1 000 panels as people open them: drawn by a browser, and each chart's own query.
+
+Druid has the rows as compaction leaves them; Superset keeps no answer. A page is opened several times, as it opens
+without a choice: the last year. Each chart's query is read from Superset's answer, and asked of Druid alone, in turns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from playwright.sync_api import Page, Response
+
+from benchmarks.browser import open_page, page_of, read
+from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, take_in
+from benchmarks.form import Figure
+from benchmarks.servers import own_stack
+from selfgen.clients import druid, superset
+from selfgen.settings import Settings
+
+DAYS, OPENED, TURNS = 365, 5, 10
+DASHBOARDS = ("company-history", "area-history")
+DRAWN_S = 4
+
+# titles of charts by their number
+TITLES = """
+() => Object.fromEntries([...document.querySelectorAll('[data-test-chart-id]')].map(holder => [
+    holder.dataset.testChartId, holder.querySelector('[data-test="editable-title"], .header-title')?.innerText.trim()]))
+"""
+
+
+def run(settings: Settings) -> list[Figure]:
+    """Measure both dashboards on a stack of their own."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = today - timedelta(days=DAYS)
+    with own_stack(settings, "dashboard_page", "druid", "superset") as own:
+        database, files = make(own.build_dir, start, DAYS)
+        database.close()
+        rows = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED).rows
+        superset.apply(own)
+        errors: list[str] = []
+        with page_of(own, errors) as page:
+            figures = [figure for slug in DASHBOARDS for figure in measured(own, page, f"selfgen-{slug}")]
+    return [Figure("rows", rows, "rows"), *figures, Figure("errors", len(errors), "", bar=("==", 0))]
+
+
+def measured(settings: Settings, page: Page, slug: str) -> Iterator[Figure]:
+    """Yield how long a dashboard takes to be drawn, and each of its charts' queries."""
+    took = []
+    with queries(page) as asked:
+        for _ in range(OPENED + 1):
+            began = time.perf_counter()
+            open_page(page, settings, slug, animation_ms=0)
+            took.append(time.perf_counter() - began)
+    undrawn = [chart for chart in read(page) if not chart["drawn"]]
+    titles = page.evaluate(TITLES)
+    median, worst = round(float(np.median(took[1:])), 2), round(max(took[1:]), 2)
+    yield Figure(f"{slug}: drawn, median of {OPENED}", median, "s", bar=("<=", DRAWN_S))
+    yield Figure(f"{slug}: drawn, slowest", worst, "s")
+    yield Figure(f"{slug}: charts without a figure", len(undrawn), "charts", bar=("==", 0))
+    times: dict[str, list[float]] = {chart: [] for chart in asked}
+    for _ in range(TURNS):
+        for chart, sql in asked.items():
+            began = time.perf_counter()
+            druid.query(settings, sql)
+            times[chart].append(1000 * (time.perf_counter() - began))
+    for chart, of_chart in times.items():
+        yield Figure(f"{slug}: {titles.get(chart, chart)}, 95 of 100 within", p95(of_chart), "ms", bar=("<=", CHART_MS))
+
+
+@contextmanager
+def queries(page: Page) -> Iterator[dict[str, str]]:
+    """Give the queries that a page's charts ask of Druid, by chart, once they are answered."""
+    found: dict[str, str] = {}
+
+    def note(response: Response) -> None:
+        if "/api/v1/chart/data" in response.url and response.ok:
+            form = response.request.post_data_json["form_data"]
+            for number, result in enumerate(response.json()["result"]):
+                chart = str(form.get("slice_id", "filter"))
+                if sql := result.get("query"):
+                    found[chart if number == 0 else f"{chart}.{number}"] = sql.strip().removesuffix(";")
+
+    page.on("response", note)
+    yield found
+    page.remove_listener("response", note)
