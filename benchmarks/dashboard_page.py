@@ -6,6 +6,7 @@ without a choice: the last year. Each chart's query is read from Superset's answ
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, ta
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack
 from selfgen.clients import druid, superset
+from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
 DAYS, OPENED, TURNS = 365, 5, 10
@@ -40,11 +42,25 @@ def run(settings: Settings) -> list[Figure]:
         database, files = make(own.build_dir, start, DAYS)
         database.close()
         rows = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED).rows
+        others(own, today - timedelta(hours=2))
         superset.apply(own)
         errors: list[str] = []
         with page_of(own, errors) as page:
             figures = [figure for slug in DASHBOARDS for figure in measured(own, page, f"selfgen-{slug}")]
     return [Figure("rows", rows, "rows"), *figures, Figure("errors", len(errors), "", bar=("==", 0))]
+
+
+def others(settings: Settings, hour: datetime) -> None:
+    """Give the other data sources an hour's row: one that has none is unknown; and an incident that lost energy."""
+    at = {"timestamp": round(hour.timestamp() * 1000), "client_id": "C0001", "name": "Company 1", "panel_id": "P00001"}
+    incident = at | {"code": "no_power", "severity": "critical", "text_alarm": "Nothing produced", "power_low": 500.0}
+    for name in DATASOURCES:
+        if name == DATASOURCE:
+            continue
+        alarm = [incident | {"state": state} for state in ("raised", "cleared")]
+        file = settings.build_dir / f"{name}.json"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in (alarm if name == "panel_alarm" else [at])))
+        druid.replace(settings, name, [file], hour, hour + timedelta(hours=1))
 
 
 def measured(settings: Settings, page: Page, slug: str) -> Iterator[Figure]:

@@ -38,13 +38,17 @@ NOON, MIDNIGHT = datetime(2026, 6, 20, 11, tzinfo=UTC), datetime(2026, 6, 20, 22
 
 
 def run(settings: Settings) -> list[Figure]:
-    """Measure the hour of noon, and the writing of that in which the local day begins, on a stack of its own."""
+    """Measure noon, its day's first hour that is computed; and the writing of the hour after it, and of midnight."""
     servers = ("kafka", "mongodb", "couchbase", "druid", "flink")
     with own_stack(settings.model_copy(update={"raw_retention_days": 10_000.0}), "light_hour", *servers) as own:
         sensors = _register(own)
         _fill(own, sensors)
         _land(own, sensors)
         figures = _noon(own)
+        _move(own, NOON + HOUR)
+        began = time.perf_counter()
+        write_sensor_light.run(own, NOON + HOUR, NOON + 2 * HOUR)
+        figures.append(Figure("the hour after: lake → Druid", round(time.perf_counter() - began, 1), "s"))
         _move(own, MIDNIGHT)
         began = time.perf_counter()
         written = write_sensor_light.run(own, MIDNIGHT, MIDNIGHT + HOUR)
@@ -187,7 +191,7 @@ def _with_past(settings: Settings) -> list[Figure]:
         for how in ("followed anew", "from what is kept"):
             began = time.perf_counter()
             incidents.alarms(settings, registry, LIGHTS, NOON, NOON + HOUR, staging / LIGHTS.name)
-            incidents.keep(settings.lake_dir, LIGHTS, staging)
+            lake.adopt(settings.lake_dir, LIGHTS.name, staging)
             seconds = time.perf_counter() - began
             figures.append(Figure(f"alarms of an hour after 31 days, {how}", round(seconds, 1), "s"))
     return figures

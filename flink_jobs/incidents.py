@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.rich_sensor_light import OF_LIGHT
-from flink_jobs.slots import LIGHT, PANEL, SLOT, Source, milliseconds, periods, schema, with_absent
+from flink_jobs.slots import CLEAR_SKY_TOLD, LIGHT, PANEL, SLOT, Source, milliseconds, periods, schema, with_absent
 from selfgen import calendar, lake, soiling
 from selfgen.alarms import NO_STATE, follow_slots, with_seen
 from selfgen.columns import ENRICHMENT, Column, names
@@ -79,7 +79,7 @@ SENSORS_AT_ONCE = 1000
 
 def with_clear_sky(folder: Path, slots: pd.DataFrame, start: datetime, end: datetime) -> pd.DataFrame:
     """Add to the slots of light sensors that start in `[start, end)` what they saw of a clear sky's light."""
-    low, high = start - timedelta(milliseconds=2 * soiling.RECENT_MS), end + LIGHT.later
+    low, high = start - timedelta(milliseconds=2 * soiling.RECENT_MS), end + CLEAR_SKY_TOLD
     table = lake.read(folder, LIGHT.kind, low, high, OF_CLEAR_SKY, where=TELLS)
     if not table.num_rows:
         return slots.assign(seen=np.nan, hidden=False)
@@ -124,12 +124,6 @@ def alarms(
             lake.stage_hour(staging, now, pa.Table.from_pandas(state, preserve_index=False))
     found = [rows for rows in found if len(rows)] or found[:1]
     return pd.concat(found, ignore_index=True)
-
-
-def keep(folder: Path, followed: Followed, staging: Path) -> None:
-    """Put what the worker that followed the alarms has left into the lake."""
-    for day in lake.hours(staging, followed.name):
-        lake.replace_hour(folder, followed.name, day, lake.read(staging, followed.name, day, day + lake.HOUR))
 
 
 def _none(followed: Followed) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,16 @@ SLOT = (
 ARROW_TYPES = {"string": pa.string(), "double": pa.float64(), "long": pa.int64()}
 
 
+class Carried(NamedTuple):
+    """A data set of the lake that has, for a UTC day, what follows from the hours before it.
+
+    And from those up to `later` after it began.
+    """
+
+    name: str
+    later: timedelta = timedelta(0)
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a kind of element's readings are, and which field is its value."""
@@ -74,10 +84,8 @@ class Source:
     kind: str
     field: str
     meter: str | None = None
-    #: Data sets of the lake that carry on from day to day what its hours add up to.
-    carried: tuple[str, ...] = ()
-    #: So long after a day began slots still tell of the days before it.
-    later: timedelta = timedelta(0)
+    #: What the lake carries on from day to day of what its hours add up to.
+    carried: tuple[Carried, ...] = ()
 
     @property
     def fields(self) -> list[str]:
@@ -85,8 +93,12 @@ class Source:
         return [self.field, *([self.meter] if self.meter else [])]
 
 
-PANEL = Source("panel", "power", "energy", carried=("panel_sums", "panel_incidents"))
-LIGHT = Source("light", "irradiance", carried=("light_incidents",), later=timedelta(milliseconds=LATER_MS))
+#: So long after a slot of a light sensor others tell what it saw of a clear sky.
+CLEAR_SKY_TOLD = timedelta(milliseconds=LATER_MS)
+PANEL = Source("panel", "power", "energy", (Carried("panel_sums"), Carried("panel_incidents")))
+LIGHT = Source(
+    "light", "irradiance", carried=(Carried("light_incidents", CLEAR_SKY_TOLD), Carried("light_orientations"))
+)
 
 
 class RawRemoved(Exception):
@@ -455,9 +467,9 @@ def spread(settings: Settings, source: Source, expectation: Any, outages: pd.Dat
 def note_changes(settings: Settings, source: Source, changed: list[datetime]) -> None:
     """Note hours that are about to be replaced in the lake, and remove what is kept of the days after them."""
     pending.add(settings, source.kind, [milliseconds(hour) for hour in changed])
-    for carried in source.carried:
-        days = [day for day in lake.hours(settings.lake_dir, carried) if day + source.later > min(changed)]
-        lake.remove_hours(settings.lake_dir, carried, days)
+    for name, later in source.carried:
+        days = [day for day in lake.hours(settings.lake_dir, name) if day + later > min(changed)]
+        lake.remove_hours(settings.lake_dir, name, days)
 
 
 def id_field(source: Source) -> str:

@@ -115,7 +115,7 @@ def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     for _, low, _ in todo:
         # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
         running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
-    keep = partial(incidents.keep, settings.lake_dir, PANELS)
+    keep = partial(lake.adopt, settings.lake_dir, PANELS.name)
     return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, todo, frames, keep)
 
 

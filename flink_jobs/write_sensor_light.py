@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from flink_jobs import incidents, slots
@@ -40,6 +41,17 @@ BEST = ("optimal_tilt", "optimal_azimuth", "gain_vs_horizontal", "confidence")
 #: Sensors whose best orientation is found at once: so many fit in the processor's cache and little memory.
 AT_ONCE = 500
 PLACE = ["element_id", "latitude", "longitude"]
+#: Best orientations of a UTC day, kept in the lake: `LAKE/light_orientations/date=YYYY-MM-DD/hour=00/data.parquet`.
+ORIENTATIONS = "light_orientations"
+KEPT = pa.schema(
+    [
+        ("element_id", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("variable_data", pa.string()),
+        *((name, pa.float64()) for name in BEST),
+    ]
+)
 #: What is read of a slot for the surface of its day; a sensor that moves has one for each owner and place.
 OF_DAY = [
     *PLACE,
@@ -53,10 +65,17 @@ LONGEST_DAY = timedelta(hours=25)
 SPLIT_HOURS = 7 * 24
 
 
-def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression | None = None) -> pd.DataFrame:
+def reports(
+    folder: Path,
+    start: datetime,
+    end: datetime,
+    where: pc.Expression | None = None,
+    staging: Path | None = None,
+) -> pd.DataFrame:
     """Return the rows of sensor_report, with `timestamp`, of slots that start in the UTC hours `[start, end)`.
 
-    Its best orientation is that of everything measured before the slot's UTC day.
+    Its best orientation is that of everything measured before the slot's UTC day. What is found of a day is left in
+    `staging`, where that is given, for the holder of the lake's lock to keep for the day's other hours.
     """
     from selfgen.light_history import History
 
@@ -65,17 +84,17 @@ def reports(folder: Path, start: datetime, end: datetime, where: pc.Expression |
         high = min(low.replace(hour=0) + timedelta(days=1), end)
         table = lake.read(folder, LIGHT.kind, low, high, where=where)
         if table.num_rows:
-            parts.append(_of_day(table.to_pandas(), history, low.replace(hour=0)))
+            parts.append(_of_day(table.to_pandas(), history, low.replace(hour=0), staging))
         low = high
     return pd.concat(parts) if parts else pd.DataFrame(columns=["timestamp", *names("sensor_report")])
 
 
-def _of_day(table: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
+def _of_day(table: pd.DataFrame, history: History, day: datetime, staging: Path | None) -> pd.DataFrame:
     from selfgen import horizon
     from selfgen.solar import producible
 
     sensors = table[[*PLACE, "variable_data"]].drop_duplicates(PLACE, keep="last").dropna(subset=PLACE)
-    found = with_best(sensors, history, day).drop(columns="variable_data")
+    found = _best_of_day(sensors, history, day, staging).drop(columns="variable_data")
     table = table.merge(found, on=PLACE, how="left", validate="many_to_one")
     energy = producible(
         table["slot_start"],
@@ -87,6 +106,24 @@ def _of_day(table: pd.DataFrame, history: History, day: datetime) -> pd.DataFram
     )
     placed = table["optimal_tilt"].notna() & table["power_cap"].notna()
     return table.assign(producible_gen=np.where(placed, energy, np.nan)).rename(columns=NAMES)
+
+
+def _best_of_day(sensors: pd.DataFrame, history: History, day: datetime, staging: Path | None) -> pd.DataFrame:
+    """Return `with_best`'s; sensors whose best orientation is kept for the day are not asked for it."""
+    key = [*PLACE, "variable_data"]
+    table = lake.read(history.folder, ORIENTATIONS, day, day + lake.HOUR)
+    if not table.num_columns:
+        found = with_best(sensors, history, day)
+    else:
+        kept = table.to_pandas()
+        known = sensors.merge(kept, on=key, how="left", indicator=True)
+        new = known.loc[known["_merge"] == "left_only", key]
+        if new.empty:
+            return known.drop(columns="_merge")
+        found = pd.concat([kept, with_best(new, history, day)], ignore_index=True)
+    if staging is not None:
+        lake.stage_hour(staging, day, pa.Table.from_pandas(found, KEPT, preserve_index=False))
+    return sensors.merge(found, on=key, how="left")
 
 
 def with_best(sensors: pd.DataFrame, history: History, day: datetime) -> pd.DataFrame:
@@ -153,13 +190,13 @@ def _with_surface(sensors: pd.DataFrame, history: History, day: datetime) -> pd.
 
 
 def frames(settings: Settings, registry: Any, folder: Path, piece: Work) -> Iterator[pd.DataFrame]:
-    """Yield the rows of a piece of work; incidents to keep are left in the folder."""
+    """Yield the rows of a piece of work; what is to be kept in the lake is left in the folder."""
     datasource, start, end = piece
     if datasource == ALARM:
         return iter([incidents.alarms(settings, registry, LIGHTS, start, end, folder / LIGHTS.name)])
     if datasource == SURFACE:
         return surfaces(settings.lake_dir, start, end)
-    return iter([reports(settings.lake_dir, start, end)])
+    return iter([reports(settings.lake_dir, start, end, staging=folder / ORIENTATIONS)])
 
 
 def work(start: datetime, end: datetime) -> list[Work]:
@@ -171,8 +208,13 @@ def work(start: datetime, end: datetime) -> list[Work]:
 
 def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
-    keep = partial(incidents.keep, settings.lake_dir, LIGHTS)
+    keep = partial(_keep, settings.lake_dir)
     return stage_files(settings, NAME, start, end, DATASOURCE_NAMES, work(start, end), frames, keep)
+
+
+def _keep(folder: Path, staging: Path) -> None:
+    for name in (LIGHTS.name, ORIENTATIONS):
+        lake.adopt(folder, name, staging)
 
 
 def run(settings: Settings, start: datetime, end: datetime) -> dict[str, int]:

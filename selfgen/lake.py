@@ -92,6 +92,12 @@ def stage_hour(staging_dir: Path, hour: datetime, table: pa.Table) -> None:
     unfinished.replace(folder / FILE)
 
 
+def adopt(lake: Path, name: str, staging_dir: Path) -> None:
+    """Put the hours that a job staged below `staging_dir / name` in their places, one after the other."""
+    for hour in hours(staging_dir, name):
+        replace_hour(lake, name, hour, read(staging_dir, name, hour, hour + HOUR))
+
+
 def stage_rows(staging_dir: Path, rows: pd.DataFrame, instants_ms: npt.NDArray[np.int64], schema: pa.Schema) -> None:
     """Put rows into a staging folder, each into the UTC hour of its instant, epoch ms."""
     if rows.empty:

@@ -395,9 +395,10 @@ def _clear_sky(
 
 
 def _cells(latitude: Float64, longitude: Float64) -> npt.NDArray[np.int64]:
-    """Return the cells of places, (..., 2)."""
+    """Return the cells of places, (..., 2); the pole and the date line are in the last ones."""
     places = np.stack(np.broadcast_arrays(latitude, longitude), axis=-1)
-    return np.asarray(np.floor(places * _CELLS), np.int64)
+    edge = np.array([90, 180]) * _CELLS
+    return np.asarray(np.clip(np.floor(places * _CELLS), -edge, edge - 1), np.int64)
 
 
 @lru_cache(maxsize=16384)

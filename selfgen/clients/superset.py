@@ -37,7 +37,7 @@ _LOCAL = {
     "verbose_name": "Local time",
     "type": "TIMESTAMP",
     "is_dttm": True,
-    "expression": 'TIME_PARSE(SUBSTRING("local_time", 1, 19))',
+    "expression": 'MILLIS_TO_TIMESTAMP("local_clock")',
 }
 _TYPES = {"string": "VARCHAR", "double": "DOUBLE", "long": "BIGINT"}
 

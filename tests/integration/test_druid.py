@@ -257,6 +257,21 @@ def test_days_are_segments_of_their_own_in_which_hours_are_replaced(settings: Se
     assert druid_storage.status(settings)["light_surface"]["segments"] == 4  # three days, and the hour after them
 
 
+def test_the_local_clock_is_kept_as_a_number(settings: Settings, tmp_path: Path) -> None:
+    start = datetime(2026, 10, 25, tzinfo=UTC)  # Madrid's day of 25 hours
+    shown = ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T12:30:00+10:30", None]
+    times = [milliseconds(start), milliseconds(start + HOUR), milliseconds(start + 2 * HOUR), milliseconds(start)]
+    rows = [
+        {"timestamp": time, "light_id": f"clock{i}", **({"local_time": text} if text else {})}
+        for i, (time, text) in enumerate(zip(times, shown, strict=True))
+    ]
+    druid.replace(settings, "sensor_report", [write(tmp_path / "a.json.gz", rows)], start, start + 3 * HOUR)
+    sql = "SELECT local_clock, local_month FROM sensor_report WHERE light_id LIKE 'clock%' ORDER BY light_id"
+    clocks = [milliseconds(start + timedelta(hours=hours)) for hours in (2, 2, 12.5)]
+    expected = [{"local_clock": clock, "local_month": "2026-10"} for clock in clocks]
+    assert druid.query(settings, sql) == [*expected, {"local_clock": None, "local_month": None}]
+
+
 def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:
     start = START + 72 * HOUR
     files = [write(tmp_path / f"{n}.json.gz", reports(start, 400 + n, client_id=f"C{n}")) for n in range(4)]

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flink_jobs import incidents, pending, runner
+from flink_jobs import incidents, pending, runner, write_sensor_light
 from flink_jobs.incidents import LIGHTS
 from flink_jobs.rich_sensor_light import OF_LIGHT
 from flink_jobs.slots import LIGHT, SLOT, hours_between, milliseconds, note_changes, schema
+from flink_jobs.write_sensor_light import ORIENTATIONS
 from selfgen import lake, light_history, soiling
 from selfgen.calendar import DAY_MS, HOUR_MS
 from selfgen.settings import Settings
@@ -95,7 +96,7 @@ class Served:
     def replace(self, start: datetime, end: datetime) -> None:
         """Make the alarms of hours as the job does."""
         rows = incidents.alarms(self.settings, Registered(), LIGHTS, start, end, self.folder / LIGHTS.name)
-        incidents.keep(self.settings.lake_dir, LIGHTS, self.folder)
+        lake.adopt(self.settings.lake_dir, LIGHTS.name, self.folder)
         self.rows.update({milliseconds(hour): [] for hour in hours_between(start, end)})
         for row in rows.astype(object).where(rows.notna(), "").astype(str).itertuples(index=False, name=None):
             self.rows[int(row[0]) // HOUR_MS * HOUR_MS].append(row)
@@ -140,3 +141,35 @@ def test_alarms_hour_by_hour_are_those_of_all_slots_at_once(
     staged(settings, tmp_path / "late", corrected, hours[-4 * 24 :])
     served.catch_up()
     assert served.rows == at_once(settings, tmp_path)
+
+
+def test_the_best_orientation_is_found_once_a_day(
+    slots: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, day = Settings(build_dir=tmp_path), START + 3 * DAY
+    folder, kept, asked = settings.lake_dir, tmp_path / "kept", list[str]()
+    measured = slots.assign(beam_east=10.0, beam_north=-100.0, beam_up=slots["clear_beam"], sky=slots["clear_sky"])
+    staged(settings, tmp_path / "first", measured, hours_between(START, END))
+    every = write_sensor_light.reports(folder, day, day + DAY)
+    assert every["optimal_tilt"].between(1, 89).all()
+    assert every["light_id"].nunique() == SENSORS
+
+    def recorded(sensors: pd.DataFrame, *others) -> pd.DataFrame:
+        asked.extend(sensors["element_id"])
+        return with_best(sensors, *others)
+
+    with_best = write_sensor_light.with_best
+    monkeypatch.setattr(write_sensor_light, "with_best", recorded)
+    hour = write_sensor_light.reports(folder, day, day + HOUR, staging=kept / ORIENTATIONS)
+    assert asked == hour["light_id"].tolist()
+    lake.adopt(folder, ORIENTATIONS, kept)
+    again = write_sensor_light.reports(folder, day, day + DAY)
+    assert sorted(asked) == sorted(every["light_id"].unique())  # those that were silent in that hour
+    assert 0 < len(hour) < SENSORS
+    pd.testing.assert_frame_equal(again, every, check_exact=True)
+
+    before = measured.assign(generated=2 * measured["generated"])
+    staged(settings, tmp_path / "changed", before, hours_between(day, day + HOUR))
+    assert lake.hours(folder, ORIENTATIONS) == [day]
+    staged(settings, tmp_path / "before", before, hours_between(day - HOUR, day))
+    assert lake.hours(folder, ORIENTATIONS) == []

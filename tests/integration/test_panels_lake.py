@@ -169,7 +169,7 @@ def test_alarms_followed_by_the_day_are_those_of_all_slots_at_once(
     found = []
     for low, high in pairwise(parts):
         found.append(incidents.alarms(settings, registry, PANELS, low, high, staging))
-        incidents.keep(settings.lake_dir, PANELS, staging.parent)
+        lake.adopt(settings.lake_dir, PANELS.name, staging.parent)
     told = pd.concat([rows for rows in found if len(rows)], ignore_index=True)
     pd.testing.assert_frame_equal(told, whole, check_exact=True, check_dtype=False)  # of columns without a value
     # the last one went on from the day before it
@@ -186,7 +186,7 @@ class Served:
         for _, low, _ in write_panel.work(start, end):
             running_sums.before(settings.lake_dir, "panel", running_sums.day_of(low))
         alarms = incidents.alarms(settings, Registered(), PANELS, start, end, folder / PANELS.name)
-        incidents.keep(settings.lake_dir, PANELS, folder)
+        lake.adopt(settings.lake_dir, PANELS.name, folder)
         for name, rows in ("panel_report", reported(settings.lake_dir, start, end)), ("panel_alarm", alarms):
             self.rows[name].update({milliseconds(hour): [] for hour in hours_between(start, end)})
             for row in rows[["timestamp", *names(name)]].astype(str).itertuples(index=False, name=None):

@@ -88,6 +88,15 @@ GHI = np.random.default_rng(1).uniform(-5, 900, len(STARTS))
 PARTS = orientation.contributions(STARTS, STARTS + HOUR_MS, GHI, 40.4, -3.7)
 
 
+@pytest.mark.parametrize(("latitude", "longitude"), [(40.0, 180.0), (40.0, -180.0), (90.0, 10.0), (-90.0, 180.0)])
+def test_the_edges_of_the_map_are_places_too(latitude: float, longitude: float) -> None:
+    none = np.zeros((12, 24, len(LIGHT_SUMS)))
+    beside, found = (orientation.best(none, latitude * near, longitude * near) for near in (0.9999, 1.0))
+    np.testing.assert_allclose(found.tilt, beside.tilt, atol=2)
+    hours = np.arange(24) * HOUR_MS
+    assert np.isfinite(orientation.contributions(hours, hours + HOUR_MS, np.full(24, 100.0), latitude, longitude)).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(STARTS) - 1), max_size=20))
 def test_hours_add_up_in_any_order_and_computed_again(random: object, again: list[int]) -> None:
