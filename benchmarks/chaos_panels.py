@@ -316,14 +316,11 @@ class System:
         write_panel.run(self.settings, start, end)
 
     def backfill(self, start: datetime, end: datetime) -> None:
-        """Compute a range as `panels run` does; of light sensors only what panels are judged by."""
-        from flink_jobs import backfill, rich_sensor_light
-        from selfgen.clients import mongo
+        """Compute a range as `light run` and then `panels run` do."""
+        from flink_jobs import backfill
 
-        rich_sensor_light.run(self.settings, [(start, end)])
-        mongo.clear_dirty(self.settings, mongo.dirty_hours(self.settings, "light", round(end.timestamp() * 1000)))
-        mongo.advance_batch(self.settings, "light", round(end.timestamp() * 1000))
-        _say(str(backfill.run_and_unmark(self.settings, "panel", start, end, progress=_told)))
+        for kind in ("light", "panel"):
+            _say(str(backfill.run_and_unmark(self.settings, kind, start, end, progress=_told)))
 
     def catch_up(self, now: datetime) -> list[dict[str, Any]]:
         """Do what is to be done, as `batch watch` does; return what was done of panels."""

@@ -126,14 +126,14 @@ def panel_slots(
             found["samples"] += 1
             found["power_max"] = watts if np.isnan(found["power_max"]) else max(found["power_max"], watts)
     for place_, (low, high) in enumerate(pairwise(times)):
-        gap = high - low
+        gap = elapsed(low, high)
         before, after = meter[place_], meter[place_ + 1]
         metered = not (np.isnan(before) or np.isnan(after))
         increase = grown(before, after) if metered else 0.0
         if gap > max_gap_s and not increase > 0:
             continue
         cut = list(parts(low, high))
-        shares = [(end - begin) / gap for _, _, begin, end in cut]
+        shares = [elapsed(begin, end) / gap for _, _, begin, end in cut]
         if gap > max_gap_s:
             shares = spread(cut, shares, tenures, light, place)
         for (number, slot, begin, end), share in zip(cut, shares, strict=True):
@@ -141,7 +141,8 @@ def panel_slots(
                 energy = increase * share
             else:
                 slope = (power[place_ + 1] - power[place_]) / gap
-                energy = (power[place_] + slope * ((begin + end) / 2 - low)) * (end - begin) / 3600
+                middle = (elapsed(low, begin) + elapsed(low, end)) / 2
+                energy = (power[place_] + slope * middle) * elapsed(begin, end) / 3600
             if gap > max_gap_s and not energy > 0:
                 continue
             found = row(number, slot)
@@ -149,12 +150,17 @@ def panel_slots(
             if gap > max_gap_s:
                 found["estimated"] += energy
             else:
-                found["covered"] += end - begin
+                found["covered"] += elapsed(begin, end)
     frame = pd.DataFrame(sorted(rows.values(), key=lambda one: (one["start"], one["tenure"])))
     owned = [
         min(one.end, tenures[one.tenure].end) - max(one.start, tenures[one.tenure].start) for one in frame.itertuples()
     ]
     return frame.assign(completeness=frame["covered"] / owned, owned=owned / (frame["end"] - frame["start"]))
+
+
+def elapsed(begin: float, end: float) -> float:
+    """Return the time between two moments in whole ms, s: as seconds since 1970 they are told to 0.2 µs only."""
+    return round((end - begin) * 1000) / 1000
 
 
 def grown(before: float, after: float) -> float:
