@@ -27,7 +27,7 @@ _RESERVED: list[FileLock] = []
 
 @contextmanager
 def own_stack(settings: Settings, name: str, *servers: str) -> Iterator[Settings]:
-    """Start servers for one measurement; stop them and remove their data after it.
+    """Start servers for one measurement; stop them and remove their data after it. Where it fails, their logs stay.
 
     Parameters
     ----------
@@ -56,6 +56,11 @@ def own_stack(settings: Settings, name: str, *servers: str) -> Iterator[Settings
     try:
         lifecycle.up(own, servers)
         yield own
+    except BaseException:
+        logs = own.stack_dir / "logs"
+        if logs.exists():
+            shutil.copytree(logs, own.build_dir / "logs", dirs_exist_ok=True)
+        raise
     finally:
         lifecycle.down(own)
         shutil.rmtree(own.stack_dir, ignore_errors=True)
