@@ -434,6 +434,14 @@ def _carried(going: pd.Series[bool], elements: pd.Series[Any], state: pd.DataFra
     return carried
 
 
+def _state_of(state: pd.DataFrame, elements: npt.NDArray[Any], first: Bool) -> tuple[Bool, dict[str, Int64]]:
+    """Return the state of each row's element: whether an incident was open, and the numbers that go on."""
+    known = state.set_index("element_id").reindex(elements[first])
+    of_row = np.cumsum(first) - 1
+    numbers = {name: known[name].fillna(0).to_numpy(np.int64)[of_row] for name in _CARRIED}
+    return known["open"].eq(True).to_numpy(bool)[of_row], numbers
+
+
 def _follow(
     slots: pd.DataFrame, alarm: SlotAlarm, state: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series[bool]]:
@@ -441,28 +449,28 @@ def _follow(
 
     Returns its events, the state after it, and of each slot that told something whether it is open or had a bad slot.
     """
-    observed = alarm.observed(slots)
-    place, slots, row = slots.index[observed], slots[observed].reset_index(drop=True), np.arange(observed.sum())
-    bad, good = alarm.bad(slots).to_numpy(bool), alarm.good(slots).to_numpy(bool)
+    place = np.flatnonzero(alarm.observed(slots))
+
+    def told(column: pd.Series[Any], kind: type) -> npt.NDArray[Any]:
+        return column.to_numpy(kind)[place]
+
+    bad, good = told(alarm.bad(slots), bool), told(alarm.good(slots), bool)
     starts, elements, row = (
-        slots["slot_start"].to_numpy(np.int64),
-        slots["element_id"].to_numpy(object),
-        np.arange(len(slots)),
+        told(slots["slot_start"], np.int64),
+        told(slots["element_id"], object),
+        np.arange(len(place)),
     )
-    first = np.r_[True, elements[1:] != elements[:-1]][: len(slots)]
+    first = np.r_[True, elements[1:] != elements[:-1]][: len(row)]
     begin = np.maximum.accumulate(np.where(first, row, 0))
 
-    known = state.set_index("element_id").reindex(elements)
-    was_open = known["open"].eq(True).to_numpy()
-    started_before, run_before, good_before, count_before = (
-        known[name].fillna(0).to_numpy(np.int64) for name in ("started", "bad_run", "good_run", "count")
-    )
-    sums = {name: np.r_[0, np.cumsum(slots[name].to_numpy(np.int64))] for name in _LOSSES}  # of the rows before each
-    carried = {name: of[begin] - known[name].fillna(0).to_numpy(np.int64) for name, of in sums.items()}
+    was_open, before_it = _state_of(state, elements, first)
+    started_before, run_before, good_before, count_before = (before_it[name] for name in _CARRIED[:4])
+    sums = {name: np.r_[0, np.cumsum(told(slots[name], np.int64))] for name in _LOSSES}  # of the rows before each
+    carried = {name: of[begin] - before_it[name] for name, of in sums.items()}
 
     last_not_good = np.maximum.accumulate(np.where(good, -1, row))
     good_run = row - np.maximum(last_not_good, begin - 1) + np.where(last_not_good < begin, good_before, 0)
-    clears = good & (good_run >= alarm.eased(slots).to_numpy(np.int64))
+    clears = good & (good_run >= told(alarm.eased(slots), np.int64))
 
     bads = np.r_[0, np.cumsum(bad)]  # before each row
     none_yet = (bads[row + 1] == bads[begin]) & (run_before == 0)
@@ -475,10 +483,10 @@ def _follow(
     run_started = np.where(continued, started_before, starts[np.minimum(np.maximum(run_first, 0), row)])
     run_base = {name: np.where(continued, carried[name], of[np.maximum(run_first, 0)]) for name, of in sums.items()}
 
-    raises = bad & (run >= alarm.needed(slots).to_numpy(np.int64))
+    raises = bad & (run >= told(alarm.needed(slots), np.int64))
     last_said = np.maximum.accumulate(np.where(raises | clears, row, -1))
     is_open = np.where(last_said >= begin, raises[last_said], was_open)
-    before = np.where(first, was_open, np.r_[False, is_open[:-1]][: len(slots)])
+    before = np.where(first, was_open, np.r_[False, is_open[:-1]][: len(row)])
     raised, cleared = is_open & ~before, ~is_open & before
 
     last_raised = np.maximum.accumulate(np.where(raised, row, -1))
@@ -494,35 +502,41 @@ def _follow(
     for name, of in sums.items():
         incident_base = np.where(here, run_base[name][last_raised], carried[name])
         losses[name] = of[until] - np.where(incident, incident_base, run_base[name])
-    now = pd.DataFrame(
-        {
-            "element_id": elements,
-            "code": alarm.code,
-            "open": is_open,
-            "started": started,
-            "bad_run": run,
-            "good_run": good_run,
-            "count": count,
-            **losses,
-        }
+    now = {
+        "element_id": elements,
+        "open": is_open,
+        "started": started,
+        "bad_run": run,
+        "good_run": good_run,
+        "count": count,
+        **losses,
+    }
+    last = np.r_[first[1:], True][: len(row)]
+    kept = pd.DataFrame({name: values[last & (is_open | (run > 0))] for name, values in now.items()}).assign(
+        code=alarm.code
     )
-    last = np.r_[first[1:], True][: len(slots)]
-    kept = now[last & (is_open | (run > 0))]
     untouched = state[~state["element_id"].isin(elements)]
-    energies = {name: of / _MWH for name, of in losses.items()}
-    events = slots.assign(
-        started=started, count=count, bad_run=run, state=np.where(raised, "raised", "cleared"), **energies
+    said = raised | cleared
+    energies = {name: of[said] / _MWH for name, of in losses.items()}
+    events = slots.iloc[place[said]].assign(
+        started=started[said],
+        count=count[said],
+        bad_run=run[said],
+        state=np.where(raised, "raised", "cleared")[said],
+        **energies,
     )
     if alarm.loses:
         events["power_low"] = events["wanted"] - events["produced"]
-    after = pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)
-    return events[raised | cleared], after, pd.Series(is_open | (run > 0), index=place)
+    after = pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)[list(_STATE_TYPES)]
+    return events, after, pd.Series(is_open | (run > 0), index=place)
 
 
 _HOUR_MS = 3_600_000
 _MWH = 1000
 #: What was produced, and should have been, in the covered part of a slot.
 _LOSSES = ("produced", "wanted")
+#: Numbers of a state that go on.
+_CARRIED = ("started", "bad_run", "good_run", "count", *_LOSSES)
 
 
 def _with_losses(slots: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,10 @@ _CODES = ", ".join(f"'{code}', '{name}'" for code, name in PROVINCES.items())
 _IN_SPAIN = " || ".join(f"time_zone == '{zone}'" for zone in SPANISH_CLOCKS)
 _PROVINCE = f"if({_IN_SPAIN}, nvl(case_simple(substring(postal_code, 0, 2), {_CODES}), time_zone), time_zone)"
 _AREA = f"if(isnull(postal_code), null, trim(concat(postal_code, ' ', nvl({_PROVINCE}, ''))))"
-_COVERED, _JUDGED = "expected_gen * completeness", ("performance_ratio", "expected_gen", "completeness")
+_JUDGED = ("performance_ratio", "expected_gen", "completeness")
+# in a CSV file numbers come as texts
+_RATIO, *_OF_COVERED = (f"cast({name}, 'DOUBLE')" for name in _JUDGED)
+_COVERED = " * ".join(_OF_COVERED)
 _CLOCK = "timestamp_parse(substring(local_time, 0, 19))"
 
 #: Column, Druid's expression of it, and the columns that this reads. Two clients may have one name, and two countries
@@ -44,10 +47,10 @@ DERIVED = (
     (Column("area", "string", "Area"), _AREA, ("postal_code", "time_zone")),
     (Column("local_clock", "long", "Local time as if it were UTC", "ms"), _CLOCK, ("local_time",)),
     (Column("local_month", "string", "Local month"), "substring(local_time, 0, 7)", ("local_time",)),
-    (Column("judged_gen", "double", "Energy that is judged", "Wh"), f"performance_ratio * {_COVERED}", _JUDGED),
+    (Column("judged_gen", "double", "Energy that is judged", "Wh"), f"{_RATIO} * {_COVERED}", _JUDGED),
     (
         Column("judged_expected", "double", "Energy expected of it", "Wh"),
-        f"if(isnull(performance_ratio), null, {_COVERED})",
+        f"if(isnull({_RATIO}), null, {_COVERED})",
         _JUDGED,
     ),
 )
