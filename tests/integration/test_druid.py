@@ -266,10 +266,23 @@ def test_the_local_clock_is_kept_as_a_number(settings: Settings, tmp_path: Path)
         for i, (time, text) in enumerate(zip(times, shown, strict=True))
     ]
     druid.replace(settings, "sensor_report", [write(tmp_path / "a.json.gz", rows)], start, start + 3 * HOUR)
-    sql = "SELECT local_clock, local_month FROM sensor_report WHERE light_id LIKE 'clock%' ORDER BY light_id"
+    sql = "SELECT light_id, local_clock, local_month FROM sensor_report WHERE light_id LIKE 'clock%'"
     clocks = [milliseconds(start + timedelta(hours=hours)) for hours in (2, 2, 12.5)]
-    expected = [{"local_clock": clock, "local_month": "2026-10"} for clock in clocks]
-    assert druid.query(settings, sql) == [*expected, {"local_clock": None, "local_month": None}]
+    found = {row["light_id"]: (row["local_clock"], row["local_month"]) for row in druid.query(settings, sql)}
+    assert found == {f"clock{i}": (clock, "2026-10") for i, clock in enumerate(clocks)} | {"clock3": (None, None)}
+
+
+def test_what_the_performance_ratio_is_made_of_is_kept(settings: Settings, tmp_path: Path) -> None:
+    start = START + 240 * HOUR
+    judged = {"performance_ratio": 0.9, "expected_gen": 100.0, "completeness": 0.5}
+    unknown = judged | {"performance_ratio": None}
+    rows = [
+        {"timestamp": milliseconds(start), "panel_id": f"judged{i}", **one} for i, one in enumerate((judged, unknown))
+    ]
+    druid.replace(settings, "panel_report", [write(tmp_path / "a.json.gz", rows)], start, start + HOUR)
+    sql = "SELECT panel_id, judged_gen, judged_expected FROM panel_report WHERE panel_id LIKE 'judged%'"
+    found = {row["panel_id"]: (row["judged_gen"], row["judged_expected"]) for row in druid.query(settings, sql)}
+    assert found == {"judged0": (pytest.approx(45.0), 50.0), "judged1": (None, None)}
 
 
 def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:

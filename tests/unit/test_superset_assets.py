@@ -68,6 +68,13 @@ def test_every_data_source_has_its_columns_with_labels_and_units(datasource):
     assert len({column["verbose_name"] for column in described.values()}) == len(described), "labels repeat"
 
 
+def test_metrics_have_the_fields_that_superset_knows() -> None:
+    known = {"metric_name", "verbose_name", "expression", "d3format", "description", "warning_text", "extra"}
+    for file in (superset.ASSETS / "datasets").rglob("*.yaml"):
+        for metric in yaml.safe_load(file.read_text())["metrics"]:
+            assert {"metric_name", "expression"} <= set(metric) <= known, (file.name, metric)
+
+
 def test_a_columns_unit_and_type_reach_superset():
     described = {column["column_name"]: column for column in BY_TABLE["sensor_report"]["columns"]}
     assert described["irradiation"] == {
