@@ -70,7 +70,7 @@ def test_every_data_source_has_its_columns_with_labels_and_units(datasource):
 
 def test_metrics_have_the_fields_that_superset_knows() -> None:
     known = {"metric_name", "verbose_name", "expression", "d3format", "description", "warning_text", "extra"}
-    for file in (superset.ASSETS / "datasets").rglob("*.yaml"):
+    for file in (ASSETS / "datasets").rglob("*.yaml"):
         for metric in yaml.safe_load(file.read_text())["metrics"]:
             assert {"metric_name", "expression"} <= set(metric) <= known, (file.name, metric)
 
