@@ -16,7 +16,7 @@ import numpy as np
 from playwright.sync_api import Page, Response
 
 from benchmarks.browser import open_page, page_of, read
-from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, take_in, with_room
+from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, take_in
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack
 from selfgen.clients import druid, superset
@@ -38,7 +38,7 @@ def run(settings: Settings) -> list[Figure]:
     """Measure both dashboards on a stack of their own."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = today - timedelta(days=DAYS)
-    with own_stack(with_room(settings), "dashboard_page", "druid", "superset") as own:
+    with own_stack(settings, "dashboard_page", "druid", "superset") as own:
         database, files = make(own.build_dir, start, DAYS)
         database.close()
         rows = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED).rows

@@ -137,11 +137,6 @@ def make(folder: Path, start: datetime, days: int) -> tuple[duckdb.DuckDBPyConne
     return database, files
 
 
-def with_room(settings: Settings) -> Settings:
-    """Return settings with which the indexer can take in a year by one task."""
-    return settings.model_copy(update={"indexer_heap_mib": 1024})
-
-
 def json_bytes(database: duckdb.DuckDBPyConnection, folder: Path, rows: int = 50_000) -> float:
     """Return the bytes of a row as a line of JSON, as the batch jobs write it."""
     file = folder / "rows.json"
@@ -239,7 +234,7 @@ def analysts(settings: Settings, name: str, days: int) -> tuple[list[float], int
 
 def run(settings: Settings) -> list[Figure]:
     """Take in a year as compaction leaves it and a month in every layout, and ask."""
-    with own_stack(with_room(settings), "dashboards", "druid") as own:
+    with own_stack(settings, "dashboards", "druid") as own:
         database, files = make(own.build_dir, START, DAYS)
         return [*_year(own, database, files), *_layouts(own, files[:1])]
 
