@@ -351,11 +351,16 @@ def with_seen(slots: pd.DataFrame) -> pd.DataFrame:
         `steady`, `dark`, `generated`, `clear_beam`, `clear_sky` (Wh/m²), and `level`.
     """
     ordered = _ordered(slots)
-    own = _own_thresholds(ordered)
-    judged = ordered.assign(steady=ordered["steady"].where(soiling.trusted(ordered)))
+    # the others tell nothing, and are not there where the lake is read for this alone
+    tells = ((ordered["clear_beam"] > 0) | (ordered["dark"] > 0)).to_numpy(bool)
+    judged = ordered[tells].reset_index(drop=True)
+    own = _own_thresholds(judged)
+    judged = judged.assign(steady=judged["steady"].where(soiling.trusted(judged)))
     shade = soiling.shade(judged, own["soiled_or_shaded.days"])
-    seen = soiling.recent_share(judged, shade, own["soiled_or_shaded.hours"])
-    return ordered.assign(seen=seen, hidden=shade.hidden)
+    ordered = ordered.assign(seen=np.nan, hidden=False)
+    ordered.loc[tells, "seen"] = soiling.recent_share(judged, shade, own["soiled_or_shaded.hours"])
+    ordered.loc[tells, "hidden"] = shade.hidden
+    return ordered
 
 
 def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -20,8 +20,9 @@ from stack import probes
 
 HERE = Path(__file__).parent
 
-#: The serial collector and one JIT tier: starts sooner, stays smaller.
+#: The serial collector stays smaller.
 JVM = ("-XX:+UseSerialGC", "-Duser.timezone=UTC", "-Dfile.encoding=UTF-8")
+#: A JVM with one JIT tier starts sooner.
 ONE_TIER = "-XX:TieredStopAtLevel=1"
 DRUID_JVM = (
     "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",
