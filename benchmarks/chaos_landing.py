@@ -244,12 +244,7 @@ def _send(settings: Settings, rate: int, sent: Sent, stop: threading.Event) -> N
     producer = kafka.producer(settings)
 
     def send(key: str, value: bytes) -> None:
-        while True:
-            try:
-                producer.produce(TOPIC, value, key, on_delivery=delivered)
-                return
-            except BufferError:
-                producer.poll(0.1)
+        kafka.produce(producer, TOPIC, value, key, on_delivery=delivered)
 
     first_ms = time.time_ns() // 1_000_000 - 3_600_000
     started = time.monotonic()

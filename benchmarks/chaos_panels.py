@@ -280,7 +280,7 @@ class System:
         producer = kafka.producer(self.settings)
         for topic, values in of_topic.items():
             for value in values:
-                _produce(producer, topic, value)
+                kafka.produce(producer, topic, value, json.loads(value)[f"{topic}_id"])
             self.sent[topic] += len(values)
         if producer.flush(PATIENCE_S):
             raise RuntimeError("Kafka did not take all messages")
@@ -345,15 +345,6 @@ class System:
         frame = pd.DataFrame(rows)
         frame = frame.assign(start=frame["start_ms"] / 1000).drop(columns="start_ms")
         return frame.sort_values(["panel_id", "start", "client_id"], ignore_index=True)
-
-
-def _produce(producer: Any, topic: str, value: bytes) -> None:
-    key = json.loads(value)[f"{topic}_id"]
-    while True:
-        try:
-            return producer.produce(topic, value, key=key)
-        except BufferError:  # Kafka is slower than we are
-            producer.poll(1.0)
 
 
 def hours_around(plan: Plan) -> list[tuple[datetime, datetime]]:

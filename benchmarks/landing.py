@@ -158,14 +158,13 @@ def _panel(number: int) -> str:
 
 def _send_all(settings: Settings, plan: Plan) -> None:
     """Send the same messages, one of each panel a minute."""
-    producer = kafka.producer(settings, **{"linger.ms": 50, "queue.buffering.max.messages": 2 * plan.messages})
+    producer = kafka.producer(settings, **{"linger.ms": 50})
     panels = [_panel(number) for number in range(plan.panels)]
     for number in range(plan.messages):
         row, place = divmod(number, plan.panels)
         if place == 0:
-            producer.poll(0)
             time_ = f"{_START + row * timedelta(milliseconds=_STEP_MS):%Y-%m-%dT%H:%M:%SZ}"
-        producer.produce(TOPIC, _message(panels[place], f'"{time_}"', number), panels[place])
+        kafka.produce(producer, TOPIC, _message(panels[place], f'"{time_}"', number), panels[place])
     if producer.flush(120):
         raise AssertionError("Kafka did not take everything")
 

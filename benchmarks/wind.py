@@ -73,14 +73,12 @@ def wind(settings: Settings, sensors: int, messages: int) -> Iterator[Settings]:
         kafka.ensure_topics(own)
         lifecycle.prepare(own, SERVERS["taskmanager"])  # the configuration of whoever runs a job
         register(own, "wind", [sensor(number) for number in range(sensors)])
-        producer = kafka.producer(own, **{"linger.ms": 50, "queue.buffering.max.messages": messages + 1})
+        producer = kafka.producer(own, **{"linger.ms": 50})
         for number in range(messages):
             wind_id, at = sensor(number % sensors), _START_MS + number * 1000 // _RATE
             speed, direction = number * 7919 % 3000 / 100, number * 104_729 % 3600 / 10
             value = f'{{"wind_id":"{wind_id}","timestamp":{at},"wind_speed":{speed},"wind_direction":{direction}}}'
-            producer.produce("wind", value, wind_id)
-            if number % 10_000 == 0:
-                producer.poll(0)
+            kafka.produce(producer, "wind", value, wind_id)
         if producer.flush(120):
             raise AssertionError("Kafka did not take everything")
         yield own

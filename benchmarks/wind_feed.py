@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,12 +49,13 @@ class Sent:
 
 
 @contextmanager
-def running(settings: Settings, name: str, sensors: int) -> Iterator[Settings]:
+def running(settings: Settings, name: str, sensors: int, servers: Sequence[str] = SERVERS) -> Iterator[Settings]:
     """Start servers and both wind jobs, with so many sensors that are registered."""
-    with own_stack(settings, name, *SERVERS) as own:
+    with own_stack(settings, name, *servers) as own:
         kafka.ensure_topics(own)
         register(own, "wind", [sensor(number) for number in range(sensors)])
-        druid.apply_supervisors(own)
+        if "druid" in servers:
+            druid.apply_supervisors(own)
         lifecycle.up(own, JOBS)
         yield own
 
@@ -104,12 +105,7 @@ class _Delivery:
         self._failed = Counter[str]()
 
     def send(self, key: str, value: bytes) -> None:
-        while True:
-            try:
-                self._producer.produce("wind", value, key, on_delivery=self._delivered)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
+        kafka.produce(self._producer, "wind", value, key, on_delivery=self._delivered)
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

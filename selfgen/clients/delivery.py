@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from confluent_kafka import KafkaError
 
-from selfgen.clients.kafka import producer
+from selfgen.clients import kafka
 from selfgen.settings import Settings
 from selfgen.simulation.batch import Batch
 from selfgen.simulation.live import LiveFeed
@@ -54,7 +54,7 @@ class Sender:
     """
 
     def __init__(self, settings: Settings, log: Path | None = None, **overrides: Any) -> None:
-        self._producer = producer(settings, **overrides)
+        self._producer = kafka.producer(settings, **overrides)
         self._delivered = Counter[tuple[str, str]]()
         self._failed = Counter[str]()
         self._log: IO[bytes] | None = None
@@ -86,18 +86,14 @@ class Sender:
         for message, line in zip(batch.messages(), lines, strict=True):
             while real_time and (wait := message.event_ms / 1000 - time.time()) > 0:
                 self._producer.poll(wait)
-            while True:
-                try:
-                    self._producer.produce(
-                        message.topic,
-                        message.value,
-                        message.key,
-                        timestamp=message.event_ms,
-                        on_delivery=partial(self._on_delivery, (message.topic, message.outcome), line),
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
+            kafka.produce(
+                self._producer,
+                message.topic,
+                message.value,
+                message.key,
+                timestamp=message.event_ms,
+                on_delivery=partial(self._on_delivery, (message.topic, message.outcome), line),
+            )
         self._producer.poll(0)
         if self._log is not None:
             self._log.flush()

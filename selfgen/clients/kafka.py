@@ -125,6 +125,21 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
     )
 
 
+def produce(to: Producer, topic: str, value: bytes, key: str | bytes | None = None, **more: Any) -> None:
+    """Hand a message over, and wait for room while the producer's queue is full because Kafka is slower.
+
+    Parameters
+    ----------
+    **more
+        What `Producer.produce` takes besides, as ``on_delivery=...``.
+    """
+    while True:
+        try:
+            return to.produce(topic, value, key, **more)
+        except BufferError:
+            to.poll(0.1)
+
+
 def admin(settings: Settings) -> AdminClient:
     """Return an administration client; keep it while its futures run."""
     return AdminClient({"bootstrap.servers": settings.bootstrap_servers}, logger=log)
