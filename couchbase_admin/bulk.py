@@ -44,6 +44,7 @@ from selfgen.registry import (
     encoded,
     from_texts,
     id_of,
+    id_problems,
     key_of,
     kind_named,
     moment,
@@ -134,6 +135,8 @@ def import_file(
     Refused
         Where the file is neither, or its header names an unknown column.
     """
+    if rejects.exists() and rejects.samefile(file):
+        raise Refused(f"{file.name} is what is imported: name another file for the rows that are refused.")
     started = time.monotonic()
     size = file.stat().st_size
     result = Result()
@@ -198,7 +201,7 @@ def _parsed_csv(file: Path, work: _Import | None, done: Callable[[int], None]) -
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source:
         header = source.readline()
         delimiter = max(",;\t|", key=header.count)
-        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        columns = _columns(file, header, delimiter)
         unknown = [name for name in columns if name not in COLUMNS]
         if unknown or "type" not in columns:
             wrong = f"has no column {unknown[0]}" if unknown else "needs a column type"
@@ -234,6 +237,13 @@ def _parsed_csv(file: Path, work: _Import | None, done: Callable[[int], None]) -
             yield Row(line, {name: cell for name, cell in zip(columns, cells, strict=False) if cell})
 
 
+def _columns(file: Path, header: str, delimiter: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise Refused(f"{file.name} does not begin with a line of columns: {error}.") from None
+
+
 def _parsed_jsonl(file: Path, work: _Import | None, done: Callable[[int], None]) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, Any])
     read = 0
@@ -248,7 +258,8 @@ def _parsed_jsonl(file: Path, work: _Import | None, done: Callable[[int], None])
                 _reject_unread(work, line, f"this is not a JSON object: {error}.")
                 continue
             done(read)
-            yield Row(line, {name: value for name, value in fields.items() if value is not None})
+            given = {name: value for name, value in fields.items() if value is not None}
+            yield Row(line, {name: value for name, value in given.items() if value != "" or name not in _LIFE})
 
 
 def _reject_unread(work: _Import | None, line: int, reason: str) -> None:
@@ -285,16 +296,18 @@ def _rejects(file: Path, result: Result) -> Iterator[Callable[[Row, str, str], N
 def _write_documents(work: _Import, rows: Sequence[Row]) -> None:
     _read_models(work, rows)
     parsed = [(row, document) for row in rows if (document := _document(work, row)) is not None]
-    _write_new(work, parsed)
-    elements = [(row, document) for row, document in parsed if not isinstance(document, Client | Model | Relations)]
+    there = _write_new(work, parsed)
+    elements = [(row, document) for row, document in there if not isinstance(document, Client | Model | Relations)]
     work.known_elements.update(key_of(document) for _, document in elements)
     _write_lives(work, elements)
 
 
-def _write_new(work: _Import, parsed: Sequence[tuple[Row, Document]]) -> None:
+def _write_new(work: _Import, parsed: Sequence[tuple[Row, Document]]) -> list[tuple[Row, Document]]:
+    """Write documents that are not there yet; return those that are there now, as their rows say."""
     store = work.store
     stored = store.documents.get_many(key_of(document) for _, document in parsed)
     new: dict[str, tuple[Row, Document]] = {}
+    unchanged: list[tuple[Row, Document]] = []
     for row, document in parsed:
         key = key_of(document)
         there = stored[key].content if key in stored else None
@@ -303,20 +316,23 @@ def _write_new(work: _Import, parsed: Sequence[tuple[Row, Document]]) -> None:
         if there is None:
             new[key] = (row, document)
         elif same(there, document):
-            work.result.unchanged += 1
+            unchanged.append((row, document))
         else:
             _reject_other(work, row, key)
     documents = [document for _, document in new.values()]
     store.list_ids(documents)
     refused = store.commit_many([(None, document) for document in documents], "imported", {})
     work.result.written += len(new) - len(refused)
+    written = [new[key] for key in new if key not in refused]
     for key in refused:
         row, document = new[key]
         now = store.documents.get(key)
         if now is not None and same(now.content, document):
-            work.result.unchanged += 1
+            unchanged.append((row, document))
         else:
             _reject_other(work, row, key)
+    work.result.unchanged += len(unchanged)
+    return [*written, *unchanged]
 
 
 def _reject_other(work: _Import, row: Row, key: str) -> None:
@@ -337,7 +353,7 @@ def _document(work: _Import, row: Row) -> Document | None:
     row_type = row.fields["type"]
     fields = {name: value for name, value in row.fields.items() if name not in {"type", *_LIFE}}
     values, found = from_texts(_FIELDS[row_type], fields)
-    found += [Problem(name, f"{name} is not an id: give an element's.") for name in _LIFE if not _is_text(row, name)]
+    found += _life_problems(row)
     if not found:
         try:
             document = _made(work, row_type, values)
@@ -351,8 +367,15 @@ def _document(work: _Import, row: Row) -> Document | None:
     return None
 
 
-def _is_text(row: Row, name: str) -> bool:
-    return isinstance(row.fields.get(name, ""), str)
+def _life_problems(row: Row) -> Iterator[Problem]:
+    for name in row.fields.keys() & set(_LIFE):
+        value = row.fields[name]
+        if not isinstance(value, str):
+            yield Problem(name, f"{name} is not an id: give an element's.")
+        elif value == row.fields.get(ID_FIELD[kind_named(row.fields["type"])]):
+            yield Problem(name, f"{name} is the element itself: give another one's id.")
+        else:
+            yield from id_problems(name, value)
 
 
 def _made(work: _Import, row_type: str, values: dict[str, Any]) -> Document:

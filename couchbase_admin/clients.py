@@ -11,7 +11,18 @@ import msgspec
 from msgspec.structs import replace
 
 from couchbase_admin.store import RegistryStore, Versioned
-from selfgen.registry import Client, Conflict, Refused, Relations, checked, client_key, described, instant, shown
+from selfgen.registry import (
+    Client,
+    Conflict,
+    Refused,
+    Relations,
+    Span,
+    checked,
+    client_key,
+    described,
+    instant,
+    shown,
+)
 
 
 def with_time_zone(client: Client) -> Client:
@@ -43,7 +54,8 @@ def add_client(store: RegistryStore, client: Client) -> bool:
 def edit_client(store: RegistryStore, client_id: str, changes: Mapping[str, Any]) -> bool:
     """Change a client's fields; False where they are so already.
 
-    Reports written before keep what they say.
+    Reports written before keep what they say; but of another time zone the hours are other ones, so all that its
+    elements ever gave it is computed again.
     """
     before = known_client(store, client_id)
     moved = {"latitude", "longitude"} & changes.keys() and "time_zone" not in changes
@@ -51,8 +63,21 @@ def edit_client(store: RegistryStore, client_id: str, changes: Mapping[str, Any]
     after = with_time_zone(checked(after, store.clock()))
     if after == before.value:
         return False
-    store.commit(before, after, "client edited")
+    spans = _periods_of(store, client_id) if after.time_zone != before.value.time_zone else {}
+    if store.commit_many([(before, after)], "client edited", spans):
+        raise Conflict(f"client {client_id} was changed by somebody else in the meantime.")
     return True
+
+
+def _periods_of(store: RegistryStore, client_id: str) -> dict[str, list[Span]]:
+    """Return when a client had its elements, by their kind."""
+    spans: dict[str, list[Span]] = {}
+    for kind, element_id in store.elements_of(client_id):
+        found = store.relations(kind, element_id)
+        for period in found.value.periods if found else ():
+            if period.client_id == client_id:
+                spans.setdefault(kind, []).append((period.init_date, period.end_date))
+    return spans
 
 
 def close_client(store: RegistryStore, client_id: str, at: datetime | None = None) -> bool:

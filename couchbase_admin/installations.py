@@ -24,6 +24,7 @@ from selfgen.registry import (
     described,
     ended,
     instant,
+    local_date,
     moved,
     opened,
     shown,
@@ -179,7 +180,7 @@ def check_client(client: Client, relations: Relations) -> None:
     for period in relations.periods:
         if period.client_id != client.client_id:
             continue
-        if client.open_date and period.init_date.date() < client.open_date:
+        if client.open_date and local_date(period.init_date, client.time_zone) < client.open_date:
             raise Refused(
                 f"client {client.client_id} is a client since {client.open_date}: give a later start, "
                 "or correct its open_date."

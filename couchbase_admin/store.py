@@ -45,6 +45,7 @@ from selfgen.registry import (
     encoded,
     key_of,
     model_key,
+    names_model,
     normalised,
     relations_key,
     succeeded,
@@ -245,7 +246,7 @@ class RegistryStore:
 
     def model(self, kind: Kind, model: str) -> Versioned[Model] | None:
         """Return a model of the catalogue."""
-        return self._read(model_key(kind, model), Model)
+        return self._read(model_key(kind, model), Model) if names_model(model) else None
 
     def relations(self, kind: Kind, element_id: str) -> Versioned[Relations] | None:
         """Return who has an element since when."""

@@ -14,6 +14,7 @@ import msgspec
 import typer
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel as Card
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
@@ -124,7 +125,7 @@ def card(title: str, fields: Mapping[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in sorted(fields.items(), key=lambda item: not item[0].endswith("_id")):
         grid.add_row(f"[dim]{name}[/]", _cell(value))
-    out.print(Card(grid, title=title, title_align="left", expand=False))
+    out.print(Card(grid, title=escape(title), title_align="left", expand=False))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -203,7 +204,9 @@ def ask(
             values, problems = from_texts(struct_type, {name: text})
             if not problems and text:
                 return values[name]
-            out.print(problems[0].sentence if problems else f"{name} is needed.", style="red", highlight=False)
+            out.print(
+                problems[0].sentence if problems else f"{name} is needed.", style="red", highlight=False, markup=False
+            )
 
 
 @contextlib.contextmanager
@@ -240,7 +243,7 @@ def asked_moment(label: str, text: str | None, time_zone: str | None) -> datetim
         try:
             return given_moment(typed, time_zone)
         except Refused as error:
-            out.print(str(error), style="red", highlight=False)
+            out.print(str(error), style="red", highlight=False, markup=False)
 
 
 def assignments(struct_type: type[Struct], pairs: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
+
 from selfgen import horizon
 from selfgen.advice import Advice, Roof, advise
 from selfgen.light_history import History
@@ -28,7 +30,8 @@ def advice_of(settings: Settings, light_id: str, of: Roof) -> Advice:
         history = registry.history("light", [light_id])
     if history.empty:
         raise ValueError(f"nobody has or had a light sensor {light_id}; selfgen install add says who has it")
-    last = history.iloc[[-1]].astype({"latitude": "float64", "longitude": "float64"})
+    begun = history[history["init"] <= pd.Timestamp.now("UTC")]  # a move may be entered in advance
+    last = (begun.tail(1) if len(begun) else history.head(1)).astype({"latitude": "float64", "longitude": "float64"})
     if last[["latitude", "longitude"]].isna().any(axis=None):
         raise ValueError(f"the place of {light_id} is not known: give its client a latitude and a longitude")
     tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

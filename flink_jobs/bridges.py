@@ -6,8 +6,9 @@
 
 A run has the edges of its hours from the readings. Outages with an end in them, or that lay over them, are sought anew;
 every hour that such an outage touches, also long before or after, has its bridges taken off and laid again, from the
-outages that there are now. Outages and edges are put into the lake after the slots: a run that was killed in between
-leaves the old ones, and the next finds the same as it did.
+outages that there are now. What may be laid is noted before the slots are replaced, and what is laid, and the edges,
+after: a run that was killed in between leaves notes of all outages whose bridges may be in the lake, so that the next
+takes them off, whatever has come meanwhile.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Run:
         The data set of the slots.
     schema : pyarrow.Schema
         Its columns.
+    max_gap_s, longest_s : float
+        A gap is an outage from the one on, and is bridged up to the other.
     """
 
     folder: Path
@@ -74,6 +77,7 @@ class Run:
     kind: str
     schema: pa.Schema
     max_gap_s: float
+    longest_s: float
 
     def __post_init__(self) -> None:
         """Note which hours and days are the run's, and the columns of slots before anything is expected of them."""
@@ -90,7 +94,7 @@ class Run:
         hours : list of datetime
             Those besides the run's own that are staged now.
         outages : dict
-            By day, the outages to `keep` when the slots are in the lake.
+            By day, the outages to `announce` before the slots are in the lake, and to `keep` after it.
         """
         near = self._outages(self.ranges)
         old = near[_over(near, self.ranges)]
@@ -105,17 +109,31 @@ class Run:
         staged = self._stage_hours(touched, parts, finish)
         return [_moment(hour) for hour in staged if hour not in self.hours], days
 
+    def announce(self, outages: dict[datetime, pd.DataFrame]) -> None:
+        """Note outages beside those whose bridges are in the lake now, by whose days a next run finds them first."""
+        for day in sorted(outages, key=lambda day: not self._is_own(day)):
+            kept = _read(self.folder, GAPS, day, GAPS_SCHEMA)
+            both = _distinct([kept, outages[day]])
+            if not both.equals(kept):
+                self._note(day, both)
+
     def keep(self, outages: dict[datetime, pd.DataFrame]) -> None:
         """Put outages by day, and the edges of the run's hours, into the lake: its slots are there."""
-        for day, rows in outages.items():
-            table = pa.Table.from_pandas(rows, GAPS_SCHEMA, preserve_index=False)
-            lake.replace_hour(self.folder, GAPS, day, table)
+        for day in sorted(outages, key=self._is_own):
+            self._note(day, outages[day])
 
         def forget(changed: list[datetime]) -> None:
             lake.remove_hours(self.folder, DAY_EDGES, sorted({day_of(hour) for hour in changed}))
 
         hours = [_moment(hour) for hour in sorted(self.hours)]
         lake.publish(self.staging / EDGES, self.folder, EDGES, hours, EDGES_SCHEMA, before=forget)
+
+    def _is_own(self, day: datetime) -> bool:
+        return round(day.timestamp()) * 1000 // DAY_MS in self.days
+
+    def _note(self, day: datetime, outages: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(outages, GAPS_SCHEMA, preserve_index=False)
+        lake.replace_hour(self.folder, GAPS, day, table)
 
     def _outages(
         self, ranges: Iterable[recompute.Range], changed: dict[datetime, pd.DataFrame] | None = None
@@ -159,15 +177,18 @@ class Run:
         found = []
         for rows in self._gathered(range(low, high, HOUR_MS)):
             every = pd.concat([last, rows], ignore_index=True)
-            found.append(bridges.gaps(every, self.max_gap_s))
+            found.append(self._gaps(every))
             last = every.sort_values("first").drop_duplicates("element_id", keep="last")
             first = pd.concat([first, rows.sort_values("first")]).drop_duplicates("element_id")
         silent = lost - set(first["element_id"])
         before = _nearest(self._backwards(low), {*first.loc[first["first_meter"].notna(), "element_id"], *silent})
         after = _nearest(self._onwards(high), {*last.loc[last["last_meter"].notna(), "element_id"], *silent})
         pairs = (before, first), (last, after), (_of(before, silent), _of(after, silent))
-        found += [bridges.gaps(pd.concat(pair, ignore_index=True), self.max_gap_s) for pair in pairs]
+        found += [self._gaps(pd.concat(pair, ignore_index=True)) for pair in pairs]
         return _distinct(found)
+
+    def _gaps(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return bridges.gaps(rows, self.max_gap_s, self.longest_s)
 
     def _gathered(self, hours: Iterable[int]) -> Iterator[pd.DataFrame]:
         """Yield the edges of hours, of so many at once that memory stays bounded."""
@@ -184,6 +205,7 @@ class Run:
         """Yield edges before an hour, the nearest first."""
         days = lake.days(self.folder, EDGES)
         earliest = min([*(round(day.timestamp()) * 1000 for day in days), *self.hours])
+        earliest = max(earliest, from_ms - round(self.longest_s * 1000))
         while from_ms > earliest:
             whole = from_ms % DAY_MS == 0 and from_ms // DAY_MS - 1 not in self.days
             from_ms -= DAY_MS if whole else HOUR_MS
@@ -193,6 +215,7 @@ class Run:
         """Yield edges from an hour on."""
         days = lake.days(self.folder, EDGES)
         latest = max([*(round(day.timestamp()) * 1000 + DAY_MS for day in days), max(self.hours) + HOUR_MS])
+        latest = min(latest, from_ms + round(self.longest_s * 1000))
         while from_ms < latest:
             whole = from_ms % DAY_MS == 0 and from_ms // DAY_MS not in self.days
             yield self._day_edges(from_ms) if whole else self._edges(from_ms)

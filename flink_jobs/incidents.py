@@ -6,7 +6,8 @@
 A day's file has the state of the alarms before it (`selfgen.alarms.follow_slots`), and since when each element is
 known, from which on its silence tells something. So an hour's alarms need the slots of its own day; of light sensors
 also what they saw of clear skies in the weeks before, a few numbers a slot. Like the running sums, what is kept is
-removed when an hour before it changes; where it is not there, the days before are followed again, 31 of them at most.
+removed when an hour before it changes; where it is not there, the days since the last one that is are followed again,
+and 31 of them where there is none.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ PANELS = Followed(
     OF_PANELS,
     (*OF_ALL, "estimated", "expected_gen", "performance_ratio", "meter_resets", "flat"),
 )
-LIGHTS = Followed(LIGHT, "sensor_alarm", OF_LIGHT, (*OF_ALL, "possible"), with_clear_sky)
+LIGHTS = Followed(LIGHT, "sensor_alarm", OF_LIGHT, (*OF_ALL, "possible", "owned"), with_clear_sky)
 
 
 def alarms(
@@ -132,7 +133,7 @@ def _none(followed: Followed) -> pd.DataFrame:
 
 def _known(folder: Path, name: str, day: datetime) -> tuple[datetime, pd.DataFrame]:
     """Return the last day up to this one whose state is there, and its state; else 31 days before, and none."""
-    known = [one for one in lake.hours(folder, name) if day - timedelta(days=ALARM_CONTEXT_DAYS) <= one <= day]
+    known = [one for one in lake.hours(folder, name) if one <= day]
     if not known:
         return day - timedelta(days=ALARM_CONTEXT_DAYS), NO_STATE
     return known[-1], lake.read(folder, name, known[-1], known[-1] + lake.HOUR).to_pandas()

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from flink_jobs.reports import arguments
-from flink_jobs.slots import LIGHT, PANEL, Range, run_rich
+from flink_jobs.rich_sensor_light import OF_LIGHT
+from flink_jobs.slots import LIGHT, PANEL, SLOT, Range, run_rich, schema
 from selfgen import lake
 from selfgen.columns import Column
 from selfgen.settings import Settings
@@ -44,7 +45,12 @@ def light_slots(settings: Settings, slots: pd.DataFrame) -> pd.DataFrame:
         pd.Timestamp(edge, unit="ms", tz="UTC") for edge in (slots["slot_start"].min(), slots["slot_end"].max())
     )
     table = lake.read(
-        settings.lake_dir, LIGHT.kind, start.floor("h").to_pydatetime(), end.ceil("h").to_pydatetime(), list(COLUMNS)
+        settings.lake_dir,
+        LIGHT.kind,
+        start.floor("h").to_pydatetime(),
+        end.ceil("h").to_pydatetime(),
+        list(COLUMNS),
+        schema=schema((*SLOT, *OF_LIGHT)),
     )
     return table.to_pandas() if table.num_columns else pd.DataFrame({name: [] for name in COLUMNS})
 

@@ -23,6 +23,7 @@ OF_LIGHT = (
     *(Column(name, "double", f"Light: {name.replace('_', ' ')}", "Wh/m²") for name in LIGHT_SUMS),
     Column("possible", "double", "Most that is possible", "W/m²"),
     Column("dark", "double", "Share of samples with light while the sun is down"),
+    Column("owned", "double", "The owner's share of the slot"),
     Column("steady", "double", "The light has the shape of a clear sky's"),
 )
 

@@ -23,6 +23,9 @@ NAME = "rich_sensor_wind"
 #: A late reading, and how many whole seconds of event time the others were past it.
 LATE_DDL = "`timestamp` BIGINT, wind_id STRING, wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT"
 
+#: A mean vector of so little of the way that the wind went has no direction: calm, or winds that cancel out.
+NO_DIRECTION = 1e-9
+
 #: The time of a reading that is too far ahead to have one.
 NO_TIME = "TO_TIMESTAMP_LTZ(0, 3)"
 
@@ -109,12 +112,15 @@ def build_pipeline(
         FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once',
                   kept_ms => CAST({settings.wind_duplicate_s * 1000} AS BIGINT))""")
     env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
-    env.execute_sql("""
+    env.execute_sql(f"""
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
                AVG(wind_speed) AS wind_speed, MAX(wind_speed) AS wind_gust, MIN(wind_speed) AS wind_min,
-               DEGREES(ATAN2(SUM(wind_speed * SIN(RADIANS(wind_direction))),
-                             SUM(wind_speed * COS(RADIANS(wind_direction))))) AS angle,
+               CASE WHEN SQRT(POWER(SUM(wind_speed * SIN(RADIANS(wind_direction))), 2)
+                            + POWER(SUM(wind_speed * COS(RADIANS(wind_direction))), 2))
+                         > {NO_DIRECTION} * COUNT(*) * AVG(wind_speed)
+                    THEN DEGREES(ATAN2(SUM(wind_speed * SIN(RADIANS(wind_direction))),
+                                       SUM(wind_speed * COS(RADIANS(wind_direction))))) END AS angle,
                COUNT(*) AS samples
         FROM TABLE(TUMBLE(TABLE in_time, DESCRIPTOR(event_time), INTERVAL '1' SECOND))
         GROUP BY window_start, window_end, wind_id""")
@@ -124,7 +130,8 @@ def build_pipeline(
                enrich(wind_id, start_ms) AS place
         FROM (SELECT wind_id, 1000 * UNIX_TIMESTAMP(CAST(window_start AS STRING)) AS start_ms,
                      wind_speed, wind_gust, wind_min, samples,
-                     CASE WHEN angle < 0 THEN angle + 360 ELSE angle END AS wind_direction
+                     CASE WHEN angle >= 0 THEN angle WHEN angle + 360 < 360 THEN angle + 360
+                          WHEN angle < 0 THEN 0E0 END AS wind_direction
               FROM windowed)""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
     selected = ", ".join(

@@ -44,13 +44,14 @@ class Subject:
 
     rich: Any
     write: Any
+    source: slots.Source
     compares: bool
 
 
 SUBJECTS = {
     # panels' expected energy is read from the light sensors' slots
-    "light": Subject(rich_sensor_light, write_sensor_light, compares=False),
-    "panel": Subject(rich_panel, write_panel, compares=True),
+    "light": Subject(rich_sensor_light, write_sensor_light, slots.LIGHT, compares=False),
+    "panel": Subject(rich_panel, write_panel, slots.PANEL, compares=True),
 }
 
 
@@ -124,6 +125,9 @@ def run_pass(
         if todo.left:
             say(f"{kind}: {len(todo.left)} hours stay as they are, because their raw readings are no longer kept")
         rows = Counter(dict.fromkeys(subject.write.DATASOURCE_NAMES, 0))
+        if moved := [mark.hour_ms for mark in todo.marks if mark.ownership]:
+            # who is silent then may be told otherwise, and since, though the slots may come out as they were
+            slots.note_changes(settings, subject.source, [moments((hour, hour))[0] for hour in moved])
         if todo.compute:
             say(f"{kind}: computes {_told(todo.compute)}")
             subject.rich.run(settings, [moments(part) for part in todo.compute])
@@ -182,12 +186,10 @@ def _at_midnights(whole: recompute.Range) -> list[recompute.Range]:
 
 
 def mark_panels(settings: Settings, changed: list[recompute.Range]) -> None:
-    """Have panels' hours computed again whose light has changed, where they were computed already."""
+    """Have panels' hours computed again whose light has changed, also those that another run computes just now."""
     from selfgen.clients import mongo
 
-    done_ms = mongo.batch_progress(settings, slots.PANEL.kind) or 0
-    hours = [hour for hour in recompute.hours(changed) if hour < done_ms]
-    mongo.mark_dirty(mongo.database(settings), slots.PANEL.kind, hours, "light")
+    mongo.mark_dirty(mongo.database(settings), slots.PANEL.kind, recompute.hours(changed), "light")
 
 
 @contextmanager

@@ -444,8 +444,10 @@ def _replace_slots(
             publish(hours, before=before)
             return
         parts = [(milliseconds(start), milliseconds(end)) for start, end in ranges]
-        run = bridges.Run(settings.lake_dir, staging, parts, source.kind, columns, settings.max_gap_s)
+        longest_s = settings.raw_retention_days * 86_400
+        run = bridges.Run(settings.lake_dir, staging, parts, source.kind, columns, settings.max_gap_s, longest_s)
         beside, outages = run.lay(partial(spread, settings, source, expectation), lambda rows: finish(rows, None))
+        run.announce(outages)
         publish([*hours, *beside], before=before)
         run.keep(outages)
     finally:

@@ -21,9 +21,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pandas as pd
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_fixed,
+)
 
 from flink_jobs import runner
+from flink_jobs.rich_sensor_wind import NO_DIRECTION
 from flink_jobs.slots import Source, periods
 from selfgen.calendar import HOUR_MS
 from selfgen.columns import ENRICHMENT, names
@@ -41,6 +50,8 @@ RIPE_MS = 3 * HOUR_MS
 #: In which grains old windows are kept, the finer first: ISO 8601 periods.
 GRAINS = ("PT1M", "PT1H")
 _WIND = Source(TOPIC, "wind_speed")
+#: How long a pass waits for what is landing just now.
+_LANDING_PATIENCE_S = 30.0
 _PLACE = ("wind_id", *(column.name for column in ENRICHMENT))
 
 
@@ -97,6 +108,7 @@ def mark_late(settings: Settings) -> int:
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",  # what Kafka has removed is not there to be read
         }
     )
     try:
@@ -112,9 +124,10 @@ def mark_late(settings: Settings) -> int:
                     hours.add(msgspec.json.decode(message.value())["timestamp"] // HOUR_MS * HOUR_MS)
                     count += 1
         mongo.mark_dirty(mongo.database(settings), TOPIC, sorted(hours), "late")
-        if count:
-            read = [one for one in consumer.position(consumer.assignment()) if one.offset >= 0]
-            consumer.commit(offsets=read, asynchronous=False)
+        # also where there was nothing: Kafka forgets what nobody has committed for a week
+        read = [one for one in consumer.position(consumer.assignment()) if one.offset >= 0]
+        if offsets := read or [one for one in known if one.offset >= 0]:
+            consumer.commit(offsets=offsets, asynchronous=False)
     finally:
         consumer.close()
     return count
@@ -146,6 +159,9 @@ def _merge(settings: Settings, stop: Event, say: Callable[[str], object], now_ms
     marks = mongo.dirty_hours(settings, TOPIC, ripe_ms)
     if not marks:
         return
+    if not _is_landed(settings, stop):
+        say(f"wind: {len(marks)} hours with late readings wait for landing, which is behind: see selfgen ops topics")
+        return
     gone = mongo.expired_hours(settings, TOPIC, marks[0].hour_ms, marks[-1].hour_ms + HOUR_MS)
     registry = Registry(settings)
     for mark in marks:
@@ -156,11 +172,45 @@ def _merge(settings: Settings, stop: Event, say: Callable[[str], object], now_ms
         else:
             say(f"wind: merges late readings into {_told(mark.hour_ms)}")
             windows = _windows(settings, registry, mark.hour_ms)
-            yield _replace(settings, mark.hour_ms, windows)
-            for grain in GRAINS:
-                if mark.hour_ms < (mongo.batch_progress(settings, _progress(grain)) or 0):
-                    _replace(settings, mark.hour_ms, coarser(settings, mark.hour_ms, grain))
+            landed, reported = int(windows["samples"].sum()), _samples(settings, mark.hour_ms)
+            if landed < reported:
+                say(f"wind: it stays as it is: MongoDB has {landed} readings of it, Druid {reported}")
+            else:
+                yield _replace(settings, mark.hour_ms, windows)
+                for grain in GRAINS:
+                    if mark.hour_ms < (mongo.batch_progress(settings, _progress(grain)) or 0):
+                        _replace(settings, mark.hour_ms, coarser(settings, mark.hour_ms, grain))
         mongo.clear_dirty(settings, [mark])
+
+
+def _is_landed(settings: Settings, stop: Event) -> bool:
+    """Wait a little until MongoDB has what the topic has now; return whether it has."""
+    from kafka_consumers.store import partition_id
+    from selfgen.clients import kafka, mongo
+
+    ends = kafka.end_offsets(settings, TOPIC)
+    progress = mongo.database(settings)["landing_progress"]
+
+    def behind() -> bool:
+        landed = {one["_id"]: one["next_offset"] for one in progress.find({"topic_id": TOPIC})}
+        return any(landed.get(partition_id(TOPIC, number), 0) < end for number, end in ends.items())
+
+    waiting = Retrying(
+        retry=retry_if_result(bool),
+        stop=stop_any(stop_after_delay(_LANDING_PATIENCE_S), stop_when_event_set(stop)),
+        wait=wait_fixed(0.5),
+        retry_error_callback=lambda last: last.outcome.result(),
+    )
+    return not waiting(behind)
+
+
+def _samples(settings: Settings, hour_ms: int) -> int:
+    """Return how many readings Druid's rows of an hour stand for."""
+    from selfgen.clients import druid
+
+    hour = {"from": _moment(hour_ms), "to": _moment(hour_ms + HOUR_MS)}
+    sql = f"SELECT SUM(samples) AS samples FROM {REPORT} WHERE __time >= %(from)s AND __time < %(to)s"
+    return druid.query(settings, sql, hour)[0]["samples"] or 0
 
 
 def _windows(settings: Settings, registry: Any, hour_ms: int) -> pd.DataFrame:
@@ -195,7 +245,7 @@ def windowed(readings: pd.DataFrame) -> pd.DataFrame:
             "wind_speed": speed.mean(),
             "wind_gust": speed.max(),
             "wind_min": speed.min(),
-            "wind_direction": np.degrees(np.arctan2(vector["east"], vector["north"])) % 360,
+            "wind_direction": _direction(vector["east"], vector["north"], speed.sum()),
             "samples": speed.size(),
         }
     )
@@ -239,12 +289,13 @@ def coarser(settings: Settings, hour_ms: int, grain: str) -> pd.DataFrame:
         f"SELECT TIMESTAMP_TO_MILLIS(TIME_FLOOR(__time, '{grain}')) AS \"timestamp\", {place},"
         f" SUM({run}) / SUM(samples) AS wind_speed, MAX(wind_gust) AS wind_gust, MIN(wind_min) AS wind_min,"
         f" SUM({run} * SIN(RADIANS(wind_direction))) AS east, SUM({run} * COS(RADIANS(wind_direction))) AS north,"
+        f" SUM({run}) AS run,"
         f" SUM(samples) AS samples FROM {REPORT} WHERE __time >= %(from)s AND __time < %(to)s GROUP BY 1, {place}",
         {"from": _moment(hour_ms), "to": _moment(hour_ms + HOUR_MS)},
     )
     found = pd.DataFrame(rows)
-    east, north = (pd.to_numeric(found.pop(name)) for name in ("east", "north"))
-    return found.assign(wind_direction=np.degrees(np.arctan2(east, north)) % 360)
+    east, north, run = (pd.to_numeric(found.pop(name)) for name in ("east", "north", "run"))
+    return found.assign(wind_direction=_direction(east, north, run))
 
 
 def _due_ms(settings: Settings, grain: str, now_ms: int) -> int:
@@ -258,6 +309,12 @@ def _progress(grain: str) -> str:
 
 
 # -- both --------------------------------------------------------------------------------------------
+
+
+def _direction(east: pd.Series[float], north: pd.Series[float], run: pd.Series[float]) -> pd.Series[float]:
+    """Return the directions of mean vectors, ° in [0, 360); NaN where next to nothing is left of the whole run."""
+    angle = np.degrees(np.arctan2(east, north)) % 360 % 360  # a little under zero is 360 first
+    return angle.where(np.hypot(east, north) > NO_DIRECTION * run)
 
 
 def _replace(settings: Settings, hour_ms: int, rows: pd.DataFrame) -> int:

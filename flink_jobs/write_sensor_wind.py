@@ -105,13 +105,17 @@ def alarm_function(settings: Settings):
 
     A processing-time timer asks whether a sensor is silent. It is set again by itself, not by each window, and never
     twice: `watched` says that there is one. After a restart it fires for all of the time it was away. Where the other
-    sensors are silent too, Kafka is asked whether something is still on its way.
+    sensors are silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be
+    silent: only a window has it watched again.
     """
     import msgspec
+    import pandas as pd
     from pyflink.common import Types
     from pyflink.datastream import KeyedProcessFunction
     from pyflink.datastream.state import ValueStateDescriptor
 
+    from couchbase_admin.registry import Registry
+    from selfgen.registry import Unavailable
     from selfgen.thresholds import WindThresholds
     from selfgen.wind_alarms import Kept, Progress, as_far_as, follow, is_overdue, next_look_s, silence
 
@@ -120,6 +124,7 @@ def alarm_function(settings: Settings):
             self.state = runtime_context.get_state(ValueStateDescriptor("sensor", Types.STRING()))
             self.progress = Progress()
             self.passage = Passage(settings)
+            self.registry = Registry(settings)
             group = runtime_context.get_metrics_group()
             self.counts = {state: group.counter(f"selfgen_alarms_{state}") for state in ("raised", "cleared")}
             for count in self.counts.values():
@@ -144,9 +149,21 @@ def alarm_function(settings: Settings):
             others = self.progress.of(kept.partition)
             if is_overdue(kept, others, ctx.timer_service().current_processing_time(), thresholds):
                 others = as_far_as(kept, self.passage.passed_ms()) or others
-            kept.sensor, rows = silence(kept.sensor, others, thresholds)
+            sensor, rows = silence(kept.sensor, others, thresholds)
+            if rows and self._is_given_up(ctx.get_current_key(), rows[0]["timestamp"]):
+                kept.watched = False
+                return self._keep(kept, [])
+            kept.sensor = sensor
             self._watch(kept, ctx, others, thresholds)
-            yield from self._keep(kept, rows)
+            return self._keep(kept, rows)
+
+        def _is_given_up(self, wind_id, at_ms):
+            try:
+                periods = self.registry.history("wind", [wind_id])
+            except Unavailable:  # it may be somebody's
+                return False
+            at = pd.Timestamp(at_ms, unit="ms", tz="UTC")
+            return len(periods) > 0 and not (periods["end"].isna() | (periods["end"] > at)).any()
 
         def _watch(self, kept, ctx, others, thresholds):
             timers = ctx.timer_service()

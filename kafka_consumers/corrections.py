@@ -111,9 +111,9 @@ def delete(stored: Document) -> Change | None:
 
 
 def restore(stored: Document) -> Change | None:
-    """Return the change that puts back what the last one took away; None where nothing was changed."""
+    """Return the change that puts back what the last one took away; None where nothing was, or that was put back."""
     superseded = stored.get("superseded")
-    return Change(stored, superseded[-1]) if superseded else None
+    return Change(stored, superseded[-1]) if superseded and not stored.get("restored") else None
 
 
 def apply(
@@ -156,7 +156,9 @@ def _together(
         [
             ReplaceOne(
                 documents.unchanged(change.stored),
-                documents.revised(change.stored, _message(change), deleted=change.after is None),
+                documents.revised(
+                    change.stored, _message(change), deleted=change.after is None, restored=kind == "restored"
+                ),
             )
             for change in part
         ],

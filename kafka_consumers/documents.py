@@ -334,7 +334,7 @@ def was_superseded(stored: bytes, new: bytes) -> bool:
     return any(_values(before) == value for before in bson.decode(stored).get("superseded", ()))
 
 
-def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool) -> dict[str, Any]:
+def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool, restored: bool = False) -> dict[str, Any]:
     """Return a decoded document with another message, as a person wants it.
 
     Parameters
@@ -345,14 +345,18 @@ def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool) -> 
         Its message from now on.
     deleted : bool
         Whether that is no reading any more.
+    restored : bool
+        Whether that is what it was before the last change: repeated, the command must not undo itself.
     """
     before = [] if stored.get("deleted") else [stored["msg_value"]]
     superseded = [
         taken for taken in [*stored.get("superseded", []), *before] if deleted or _values(taken) != _values(value)
     ]
-    plain = {name: field for name, field in stored.items() if name not in {"revision", "superseded", "deleted"}}
-    marks = {"revision": stored.get("revision", 0) + 1, "superseded": superseded}
-    return _with({**plain, "msg_value": value}, **marks, **({"deleted": True} if deleted else {}))
+    own = {"revision", "superseded", "deleted", "restored"}
+    plain = {name: field for name, field in stored.items() if name not in own}
+    marks: dict[str, Any] = {"revision": stored.get("revision", 0) + 1, "superseded": superseded}
+    marks |= {name: True for name, is_so in (("deleted", deleted), ("restored", restored)) if is_so}
+    return _with({**plain, "msg_value": value}, **marks)
 
 
 def revision(encoded: bytes) -> int | None:

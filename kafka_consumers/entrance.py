@@ -64,8 +64,7 @@ class _Condition(NamedTuple):
 def judge(state: State, numbers: Numbers, now_ms: int, bounds: Bounds) -> tuple[State, list[Event]]:
     """Return the state after these numbers, and what is raised or cleared by them."""
     events: list[Event] = []
-    # what the numbers say nothing about stays raised
-    following: State = {code: before for code, before in state.items() if before["raised"]}
+    following: State = dict(state)  # what the numbers say nothing about stays as it was
     for condition in _conditions(state, numbers, bounds):
         code, before = condition.code, state.get(condition.code)
         if before is not None and before["raised"]:
@@ -80,6 +79,8 @@ def judge(state: State, numbers: Numbers, now_ms: int, bounds: Bounds) -> tuple[
             following[code] = {"since_ms": since_ms, "raised": raised, "figure": condition.figure}
             if raised:
                 events.append(Event(code, "raised", since_ms, condition.text))
+        else:
+            following.pop(code, None)
     return following, events
 
 

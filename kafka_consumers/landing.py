@@ -26,11 +26,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import pymongo
 import structlog
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from pymongo.errors import PyMongoError
 from tenacity import (
     Retrying,
@@ -42,10 +43,10 @@ from tenacity import (
 
 from kafka_consumers import documents, health
 from kafka_consumers.entrance import Bounds, Numbers, judge
-from kafka_consumers.store import Batch, Range, Store, Tally, message_id
+from kafka_consumers.store import UNKNOWN_ELEMENT, Batch, Range, Store, Tally, message_id, offset_of_life
 from selfgen import performance
 from selfgen.clients import kafka, mongo
-from selfgen.messages import Decoded, as_object, decode
+from selfgen.messages import LATEST_MS, Decoded, as_object, decode
 from selfgen.settings import Settings
 
 log = structlog.get_logger()
@@ -60,6 +61,8 @@ _LINGER_S = 0.05
 _FINISH_S = 5.0
 #: When a write takes longer, consuming pauses, s.
 _PATIENCE_S = 1.0
+#: How long the loop waits for MongoDB, s; a write, which has a thread of its own, waits on.
+_ANSWER_S = 5.0
 #: A round of the loop that takes longer is stuck, s.
 _ROUND_S = 30.0
 #: How many unknown elements' hours are remembered as alarmed.
@@ -136,6 +139,7 @@ class Landing:
         self._has_collections = False
         self._assigned: set[int] = set()
         self._next: dict[int, int] = {}
+        self._lives: dict[int, int] = {}
         self._refused_before: dict[int, dict[int, str]] = {}
         self._writing: Future[list[Written]] | None = None
         self._alarmed: OrderedDict[str, None] = OrderedDict()
@@ -152,7 +156,7 @@ class Landing:
             "partition.assignment.strategy": "cooperative-sticky",
             "error_cb": self._on_kafka_error,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # what Kafka has removed is told, not passed over
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
             "topic.metadata.refresh.interval.ms": 10_000,  # how soon added partitions are found
@@ -204,9 +208,15 @@ class Landing:
     # partitions come and go
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign(partitions)
-        consumer.pause(partitions)  # until it is known where to go on
+        self._hold(partitions)
         self._assigned |= {partition.partition for partition in partitions}
+
+    def _hold(self, partitions: list[TopicPartition]) -> None:
+        """Take partitions, and read nothing of them until it is known where to go on."""
+        self._consumer.incremental_assign(
+            [TopicPartition(self.topic, partition.partition, OFFSET_BEGINNING) for partition in partitions]
+        )
+        self._consumer.pause(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._finish()
@@ -228,11 +238,12 @@ class Landing:
                     mongo.ensure_collections(self.settings)
                     self._has_collections = True
                 first, end = self._consumer.get_watermark_offsets(partition, timeout=2.0)
-                next_offset, refused = self._store.position(self.topic, number, first)
-                if not first <= next_offset <= end:
-                    self._store.jump(self.topic, number, next_offset, first)
-                    next_offset = first
-                self._consumer.seek(TopicPartition(self.topic, number, next_offset))
+                with pymongo.timeout(_ANSWER_S):
+                    position = self._store.position(self.topic, number, first)
+                    if not first <= position.next_offset <= end:
+                        self._store.jump(self.topic, number, position.next_offset, first)
+                        position = self._store.position(self.topic, number, first)
+                self._consumer.seek(TopicPartition(self.topic, number, position.next_offset))
                 self._consumer.resume([partition])
             except PyMongoError as error:
                 self._in_trouble("mongodb", error)
@@ -240,14 +251,21 @@ class Landing:
             except KafkaException as error:
                 self._in_trouble("kafka", error)
                 return
-            self._next[number] = next_offset
-            self._refused_before[number] = refused
+            self._next[number] = position.next_offset
+            self._lives[number] = position.life
+            self._refused_before[number] = position.refused
             self._troubles.clear()
-            log.info("position", topic=self.topic, partition=number, offset=next_offset)
+            log.info("position", topic=self.topic, partition=number, offset=position.next_offset)
 
     def _is_next(self, message: Message) -> bool:
         if error := message.error():
             log.warning("kafka", topic=self.topic, error=str(error))
+            if error.code() == KafkaError._AUTO_OFFSET_RESET:  # what was to come is not there any more: look again
+                self._next.pop(message.partition(), None)
+                partition = [TopicPartition(self.topic, message.partition())]
+                with suppress(KafkaException):  # it went meanwhile
+                    self._consumer.incremental_unassign(partition)
+                    self._hold(partition)
             return False
         number, expected = message.partition(), self._next.get(message.partition())
         if expected is not None and message.offset() < expected:  # the topic was made anew: look again where it begins
@@ -292,8 +310,10 @@ class Landing:
         accepted, earlier = self._without_refused_before(accepted, partitions, offsets)
         refusals |= {index: (reason, "") for index, reason in earlier.items()}
         owners = self.lookup(accepted.element_ids, accepted.event_times_ms)
+        lives = np.array([self._lives.get(number, 0) for number in range(int(partitions.max()) + 1)])
+        of_all_lives = offset_of_life(offsets, lives[partitions])
         origin = documents.Origin(
-            partitions[accepted.indexes], offsets[accepted.indexes], owners.client_ids, owners.postal_codes, now_ms
+            partitions[accepted.indexes], of_all_lives[accepted.indexes], owners.client_ids, owners.postal_codes, now_ms
         )
         ids = documents.identities(accepted)
         batch = Batch(
@@ -349,47 +369,49 @@ class Landing:
 
     def _alarm(self, message: Message, reason: str, text: str, now_ms: int) -> mongo.Document:
         _, sent_ms = message.timestamp()
-        key = message.key()
+        key, partition = message.key(), message.partition()
+        offset = offset_of_life(message.offset(), self._lives.get(partition, 0))
         return {
-            "_id": message_id(self.topic, message.partition(), message.offset()),
+            "_id": message_id(self.topic, partition, offset),
             "topic_id": self.topic,
-            "timestamp": DatetimeMS(max(sent_ms, 0)),
+            "timestamp": DatetimeMS(min(max(sent_ms, 0), LATEST_MS - 1)),
             "msg_value": Binary((message.value() or b"")[:_ALARM_BYTES]),
             "text_alarm": text,
             "reason": reason,
             "key": Binary(key) if key else None,
             "received_at": DatetimeMS(now_ms),
-            "kafka": {"partition": message.partition(), "offset": Int64(message.offset())},
+            "kafka": {"partition": partition, "offset": Int64(offset)},
         }
 
     def _unknown_alarms(
         self, accepted: Decoded, unknown: np.ndarray[Any, np.dtype[np.bool_]], now_ms: int
     ) -> list[mongo.Document]:
         """Return an alarm for each unknown element and hour that has none yet."""
-        alarms = []
+        alarms: dict[str, mongo.Document] = {}
         for place in np.flatnonzero(unknown).tolist():
             element_id = accepted.element_ids[place]
             hour_ms = int(accepted.event_times_ms[place]) // mongo.HOUR_MS * mongo.HOUR_MS
-            identity = f"{self.topic}|unknown_element|{hour_ms:013d}|{element_id}"
-            if identity in self._alarmed:
+            identity = f"{self.topic}|{UNKNOWN_ELEMENT}|{hour_ms:013d}|{element_id}"
+            if identity in self._alarmed or identity in alarms:
                 continue
-            self._alarmed[identity] = None
-            if len(self._alarmed) > _REMEMBERED_ALARMS:
-                self._alarmed.popitem(last=False)
-            alarms.append(
-                {
-                    "_id": identity,
-                    "topic_id": self.topic,
-                    "timestamp": DatetimeMS(int(accepted.event_times_ms[place])),
-                    "msg_value": as_object(accepted.messages[place]),
-                    "text_alarm": f"the registry does not know {self.topic} {element_id}; its readings are kept, "
-                    "register it to have them in the reports",
-                    "reason": "unknown_element",
-                    "element_id": element_id,
-                    "received_at": DatetimeMS(now_ms),
-                }
-            )
-        return alarms
+            alarms[identity] = {
+                "_id": identity,
+                "topic_id": self.topic,
+                "timestamp": DatetimeMS(int(accepted.event_times_ms[place])),
+                "msg_value": as_object(accepted.messages[place]),
+                "text_alarm": f"the registry does not know {self.topic} {element_id}; its readings are kept, "
+                "register it to have them in the reports",
+                "reason": UNKNOWN_ELEMENT,
+                "element_id": element_id,
+                "received_at": DatetimeMS(now_ms),
+            }
+        return list(alarms.values())
+
+    def _remember_alarms(self, written: Sequence[mongo.Document]) -> None:
+        """Know which unknown elements' hours have their alarm."""
+        self._alarmed.update((alarm["_id"], None) for alarm in written if alarm["reason"] == UNKNOWN_ELEMENT)
+        while len(self._alarmed) > _REMEMBERED_ALARMS:
+            self._alarmed.popitem(last=False)
 
     # works are written
 
@@ -439,7 +461,8 @@ class Landing:
             return True
         if not wait([self._writing], _PATIENCE_S).done:
             self._pause(self._consumer.pause, self._assigned)
-            while not self._writing.done() and not stop.is_set():
+            # a partition that goes meanwhile settles it: `_on_revoke`
+            while self._writing and not self._writing.done() and not stop.is_set():
                 self._round_at = time.monotonic()
                 message = self._consumer.poll(0.2)
                 if message is not None and not message.error():
@@ -469,6 +492,7 @@ class Landing:
         self._troubles.pop("mongodb", None)
         done: dict[int, int] = {}
         for batch, tallies, landed_ms in writing.result():
+            self._remember_alarms(batch.alarms)
             for number, tally in tallies.items():
                 if tally is None:
                     log.info("overtaken", topic=self.topic, partition=number)
@@ -493,8 +517,9 @@ class Landing:
         self._report_at = time.monotonic() + self.settings.landing_report_s
         now_ms = time.time_ns() // 1_000_000
         try:
-            for number in sorted(self._next):
-                self._report_partition(number, now_ms)
+            with pymongo.timeout(_ANSWER_S):
+                for number in sorted(self._next):
+                    self._report_partition(number, now_ms)
             self._troubles.pop("kafka", None)
             self._expire(now_ms)
         except (KafkaException, PyMongoError) as error:

@@ -13,7 +13,7 @@ from pymongo.database import Database
 
 from kafka_consumers import documents
 from kafka_consumers.landing import Lookup
-from kafka_consumers.store import Batch, Store, Tally
+from kafka_consumers.store import Batch, Store, Tally, offset_of_life
 from selfgen.clients import mongo
 from selfgen.clients.mongo import Document
 from selfgen.messages import decode
@@ -147,7 +147,7 @@ def replay(
 def _batches(database: Database[Document], choice: Choice) -> Iterator[tuple[str, list[Document]]]:
     """Return refused messages that their consumer is done with, a topic at a time, in Kafka's order."""
     done = {
-        (progress["topic_id"], progress["partition"]): progress["next_offset"]
+        (progress["topic_id"], progress["partition"]): offset_of_life(progress["next_offset"], progress.get("life", 0))
         for progress in database["landing_progress"].find()
     }
     batch: list[Document] = []

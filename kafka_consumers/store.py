@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from bson.raw_bson import RawBSONDocument
@@ -37,7 +37,14 @@ _LOOK_FIRST_SHARE = 0.2
 #: A range read that finds fewer wanted readings than this share is given up for point look-ups.
 _DENSE_SHARE = 0.1
 
+#: More messages than a partition ever has.
+_OFFSETS_OF_LIFE = 10**13
+#: Why there is an alarm, though the message was landed.
+UNKNOWN_ELEMENT = "unknown_element"
+
 LANDED, DUPLICATE, REPLACED = 0, 1, 2
+
+_Offsets = TypeVar("_Offsets", int, np.ndarray[Any, np.dtype[np.int64]])
 
 
 @dataclass(slots=True)
@@ -116,6 +123,27 @@ def message_id(topic: str, partition: int, offset: int) -> str:
     return f"{partition_id(topic, partition)}|{offset:015d}"
 
 
+def offset_of_life(offset: _Offsets, life: _Offsets) -> _Offsets:
+    """Return an offset that is told apart from the same one of a topic that was made anew: what is stored holds it.
+
+    >>> offset_of_life(5, 0), offset_of_life(5, 2)
+    (5, 20000000000005)
+    """
+    return offset + life * _OFFSETS_OF_LIFE
+
+
+class Position(NamedTuple):
+    """Where to go on with a partition.
+
+    `life` counts how often its topic was made anew; `refused` is what is refused already from there on, with its
+    reason: what the clock refused (a timestamp ahead) stays refused, though it is not ahead when it is seen again.
+    """
+
+    next_offset: int
+    life: int
+    refused: dict[int, str]
+
+
 class Store:
     """MongoDB as one consumer sees it."""
 
@@ -125,11 +153,8 @@ class Store:
         self._look_first = False
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="insert")
 
-    def position(self, topic: str, partition: int, first_offset: int) -> tuple[int, dict[int, str]]:
-        """Return where to go on with a partition, and what is refused already from there on, with its reason.
-
-        What the clock refused (a timestamp ahead) stays refused, though it is not ahead when it is seen again.
-        """
+    def position(self, topic: str, partition: int, first_offset: int) -> Position:
+        """Return where to go on with a partition: at Kafka's first offset if it was never read."""
         identity = partition_id(topic, partition)
         progress = self.database["landing_progress"].find_one_and_update(
             {"_id": identity},
@@ -137,12 +162,13 @@ class Store:
             upsert=True,
             return_document=True,
         )
-        next_offset = int(progress["next_offset"])
-        alarms = self.database["topic_alarm"].find(
-            {"_id": {"$gte": message_id(topic, partition, next_offset), "$lt": f"{identity}}}"}},
-            {"reason": 1, "kafka": 1},
+        next_offset, life = int(progress["next_offset"]), int(progress.get("life", 0))
+        first, last = (
+            message_id(topic, partition, offset_of_life(*edge)) for edge in ((next_offset, life), (0, life + 1))
         )
-        return next_offset, {int(alarm["kafka"]["offset"]): alarm["reason"] for alarm in alarms if "kafka" in alarm}
+        alarms = self.database["topic_alarm"].find({"_id": {"$gte": first, "$lt": last}}, {"reason": 1, "kafka": 1})
+        refused = {int(alarm["kafka"]["offset"]) - offset_of_life(0, life): alarm["reason"] for alarm in alarms}
+        return Position(next_offset, life, refused)
 
     def progress(self, topic: str, partition: int) -> Document:
         """Return a partition's progress document."""
@@ -187,10 +213,11 @@ class Store:
     def jump(self, topic: str, partition: int, expected: int, first_offset: int) -> None:
         """Go on at Kafka's first offset, where it has nothing at the expected one; leave an alarm that says so."""
         now = datetime.now(UTC)
+        anew = expected >= first_offset
         text = (
-            f"{first_offset - expected} messages were removed by Kafka's retention before they were landed"
-            if expected < first_offset
-            else f"the topic ends before offset {expected}: it was made anew; landing begins again"
+            f"the topic ends before offset {expected}: it was made anew; landing begins again"
+            if anew
+            else f"{first_offset - expected} messages were removed by Kafka's retention before they were landed"
         )
         self._raise_alarms(
             [
@@ -207,7 +234,7 @@ class Store:
         )
         self.database["landing_progress"].update_one(
             {"_id": partition_id(topic, partition), "next_offset": expected},
-            {"$set": {"next_offset": first_offset}},
+            {"$set": {"next_offset": first_offset}, "$inc": {"life": int(anew)}},
         )
 
     def land(self, batch: Batch) -> dict[int, Tally | None]:
@@ -230,7 +257,7 @@ class Store:
         outcomes, replacements = self._insert(batch)
         self._raise_alarms(batch.alarms)
         hours = batch.event_times_ms // HOUR_MS * HOUR_MS
-        if batch.topic in BATCH_TOPICS:
+        if batch.topic in BATCH_TOPICS:  # the wind jobs have read the same, and tell what came late to them
             mark_dirty(self.database, batch.topic, np.unique(hours[outcomes == LANDED]).tolist(), "landed")
         tallies = {partition: _whole_tally(batch, partition, outcomes) for partition in batch.ranges}
         new = {
@@ -292,8 +319,7 @@ class Store:
             done = self.database["topic"].bulk_write(replacements, ordered=False, session=session)
             if done.matched_count != len(replacements):
                 raise _Changed
-            if batch.topic in BATCH_TOPICS:
-                mark_dirty(self.database, batch.topic, hours_ms, "replaced", session)
+            mark_dirty(self.database, batch.topic, hours_ms, "replaced", session)
             return True
 
         with self.database.client.start_session() as session:
@@ -336,8 +362,7 @@ class Store:
                     ordered=False,
                     session=session,
                 )
-            if batch.topic in BATCH_TOPICS:
-                mark_dirty(self.database, batch.topic, hours, "replayed", session)
+            mark_dirty(self.database, batch.topic, hours, "replayed", session)
             for partition, before in reasons.items():
                 tally = _tally(batch, partition, outcomes)
                 self.database["landing_progress"].update_one(

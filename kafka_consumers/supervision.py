@@ -22,7 +22,7 @@ def supervise(names: Sequence[str], http_port: int = 0) -> int:
     names : sequence of str
         Modules of `kafka_consumers`, one for each process.
     http_port : int
-        The first process's port of health and metrics, the others' follow it; 0: none.
+        The first process's port of health and metrics, the others' follow it; 0: as the settings say.
 
     Returns
     -------
@@ -30,11 +30,16 @@ def supervise(names: Sequence[str], http_port: int = 0) -> int:
         0, or the exit code of a process that ended by itself; the others are stopped then too.
     """
     stop = stop_event()
-    environment = get_settings().environment()
+    settings = get_settings()
+    first = http_port or settings.landing_http_port
     # a session of their own: Ctrl-C reaches them once, through this process
     running = [
-        subprocess.Popen([sys.executable, "-m", f"kafka_consumers.{name}"], env=environment, start_new_session=True)
-        for name in names
+        subprocess.Popen(
+            [sys.executable, "-m", f"kafka_consumers.{name}"],
+            env=settings.model_copy(update={"landing_http_port": first and first + number}).environment(),
+            start_new_session=True,
+        )
+        for number, name in enumerate(names)
     ]
     try:
         while not stop.wait(0.2):

@@ -95,6 +95,14 @@ def _clipped(slots: pd.DataFrame) -> pd.Series[bool]:
     )
 
 
+def _overcast(slots: pd.DataFrame) -> pd.Series[bool]:
+    """Tell in which slots the light of a dull winter's day, in whole W/m², may well have stood still."""
+    return (slots["greatest"] < _DULL) & (slots["possible"] < slots["implausible.bright"])
+
+
+_DULL = 20.0
+
+
 def _shown(row: Any) -> str:
     return "Power" if np.isnan(row.possible) else "Light"
 
@@ -151,7 +159,7 @@ SLOT_ALARMS = (
     SlotAlarm(
         code="stuck",
         severity="major",
-        observed=lambda slots: slots["daylight"].astype(bool) & (slots["samples"] > 0),
+        observed=lambda slots: slots["daylight"].astype(bool) & (slots["samples"] > 0) & ~_overcast(slots),
         bad=lambda slots: slots["stale"] > slots["stuck.above"],
         good=lambda slots: slots["stale"] < slots["stuck.clear"],
         needed=lambda slots: slots["stuck.slots"],
@@ -372,7 +380,7 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         One row for each element and slot, in any order: the element's id (`panel_id`, `light_id`), `slot_start`
         (epoch ms), `completeness` (0–1), `samples`, `stale` (0–1), `daylight`, and, where known, `variable_data`
         (JSON text) and the columns of the enrichment; where known, also `slot_end`, `generated`,
-        `estimated`, `greatest`, `power_cap`, `expected_gen`, `performance_ratio`, `meter_resets`, what
+        `estimated`, `greatest`, `power_cap`, `owned`, `expected_gen`, `performance_ratio`, `meter_resets`, what
         `selfgen.evidence` says of its samples, and of light sensors `possible`, W/m², and `seen` and `hidden`
         (`selfgen.soiling`). Of a slot with two owners the later row counts.
     kind : {"panel", "light"}
@@ -394,7 +402,7 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     ordered = _with_losses(pd.concat([ordered, _own_thresholds(ordered)], axis=1))
     ordered = ordered.assign(**{name: np.nan for name in _NOT_ALWAYS if name not in ordered})
     hours = (ordered["slot_end"] - ordered["slot_start"]) / _HOUR_MS
-    covered = hours * ordered["completeness"] * ordered["possible"]
+    covered = hours * ordered["completeness"] * ordered["owned"].fillna(1.0) * ordered["possible"]
     ordered["share"] = (ordered["generated"] / covered).where(covered > 0)
     found, kept = [], []
     for alarm in (alarm for alarm in SLOT_ALARMS if kind in alarm.of):
@@ -423,7 +431,7 @@ def _ordered(slots: pd.DataFrame) -> pd.DataFrame:
 
 #: Columns that a lake of before they were has not, and slots without samples neither.
 _NOT_ALWAYS = (
-    "slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible", "seen",
+    "slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible", "owned", "seen",
 )  # fmt: skip
 
 
@@ -538,6 +546,8 @@ def _follow(
 
 _HOUR_MS = 3_600_000
 _MWH = 1000
+#: More than any element makes; sums of them in mWh are whole numbers still.
+_MOST_WH = 1e12
 #: What was produced, and should have been, in the covered part of a slot.
 _LOSSES = ("produced", "wanted")
 #: Numbers of a state that go on.
@@ -555,7 +565,10 @@ def _with_losses(slots: pd.DataFrame) -> pd.DataFrame:
         "produced": slots["generated"] - slots["estimated"].fillna(0.0),
         "wanted": slots["expected_gen"] * slots["completeness"],
     }
-    whole = {name: (energy.fillna(0.0) * _MWH).round().astype(np.int64) for name, energy in energies.items()}
+    whole = {
+        name: (energy.fillna(0.0).clip(-_MOST_WH, _MOST_WH) * _MWH).round().astype(np.int64)
+        for name, energy in energies.items()
+    }
     power = slots["expected_gen"] / hours
     return slots.assign(expected_power=power, expected_share=power / slots["power_cap"], **whole)
 

@@ -85,7 +85,7 @@ def joined(rows: pd.DataFrame) -> pd.DataFrame:
     return first.reset_index(drop=True).assign(last=last["last"].to_numpy(), last_meter=last["last_meter"].to_numpy())
 
 
-def gaps(rows: pd.DataFrame, max_gap_s: float) -> pd.DataFrame:
+def gaps(rows: pd.DataFrame, max_gap_s: float, longest_s: float = np.inf) -> pd.DataFrame:
     """Return the outages between neighbouring edges of an element in which its meter counted, or began anew.
 
     Parameters
@@ -94,6 +94,8 @@ def gaps(rows: pd.DataFrame, max_gap_s: float) -> pd.DataFrame:
         `EDGES`, in any order; of one element they do not overlap.
     max_gap_s : float
         Longest gap that is none, s.
+    longest_s : float
+        Longest outage that is bridged, s: what is further apart was told by a clock that had fallen back.
 
     Returns
     -------
@@ -111,7 +113,8 @@ def gaps(rows: pd.DataFrame, max_gap_s: float) -> pd.DataFrame:
             "end_meter": after["first_meter"],
         }
     )
-    same = (before["element_id"] == after["element_id"]) & (found["end"] - found["start"] > max_gap_s * 1000)
+    lasted_s = (found["end"] - found["start"]) / 1000
+    same = (before["element_id"] == after["element_id"]) & (lasted_s > max_gap_s) & (lasted_s <= longest_s)
     found = found[same & found["start_meter"].notna() & found["end_meter"].notna()]
     increase, reset = meter_increase(found["start_meter"].to_numpy(np.float64), found["end_meter"].to_numpy(np.float64))
     return found[(increase > 0) | reset].reset_index(drop=True)

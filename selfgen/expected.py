@@ -28,7 +28,7 @@ LEAST = 0.01
 CORRECTIONS, DAMPING = 4, 0.8
 
 #: Columns of the light sensors' slots that are needed.
-LIGHT = ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness", "stale")
+LIGHT = ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness", "owned", "stale")
 #: A sensor whose value did not move in more of the slot than this tells nothing.
 STALE = 0.5
 
@@ -146,8 +146,10 @@ def _owned_energy(slots: pd.DataFrame, ghi: Float64) -> Float64:
 def _nearest_light(slots: pd.DataFrame, light: pd.DataFrame) -> Float64:
     """Return the mean irradiance that the client's nearest sensor measured in each slot, W/m²; NaN: none covered it."""
     result = np.full(len(slots), np.nan)
-    telling = (light["completeness"] >= COVERED) & ~(light["stale"] > STALE) & light["client_id"].notna()
-    sensors = light[telling]
+    # one that changed hands within the slot tells of a part of it; a lake of before that was noted has whole slots
+    covered = light["completeness"] * light["owned"].astype(np.float64).fillna(1.0)
+    telling = (covered >= COVERED) & ~(light["stale"] > STALE) & light["client_id"].notna()
+    sensors = light.assign(completeness=covered)[telling]
     if sensors.empty:
         return result
     pairs = slots.assign(row=np.arange(len(slots)))[

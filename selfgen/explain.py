@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -74,15 +75,12 @@ def explain(
     here = lake[lake["slot_start"].between(start_ms, end_ms, inclusive="left")]
     if len(here) and kind == "panel":
         here = pd.concat([here, energy.report_columns(lake).loc[here.index]], axis=1)
-    clients = owners["client_id"].reindex(figures["owner"]).to_numpy(object)
-    computed = {
-        (int(row["slot_start"]), _plain(client)): row for row, client in zip(_records(figures), clients, strict=True)
-    }
-    stored = {(int(row["slot_start"]), _plain(row["client_id"])): row for row in _records(here)}
-    served = {(int(row["slot_start"]), row["client_id"]): row for row in reports}
+    figures["client_id"] = owners["client_id"].reindex(figures["owner"]).to_numpy(object)
+    energies = of_readings[0]
+    computed, stored, served = (_keyed(rows, energies) for rows in (_records(figures), _records(here), reports))
     told = []
-    for key in sorted({**computed, **stored, **served}, key=lambda key: (key[0], key[1] or "")):
-        slot_start, client_id = key
+    for key in sorted({**computed, **stored, **served}, key=lambda key: (key[0], key[1] or "", key[2])):
+        slot_start, client_id, _ = key
         row = computed.get(key)
         owner = _owner_of(owners, slot_start, client_id, None if row is None else int(row["owner"]))
         zone = energy.NOBODYS_ZONE if owner is None else str(owner["time_zone"])
@@ -103,6 +101,16 @@ def explain(
             }
         )
     return told
+
+
+def _keyed(rows: Iterable[dict[str, Any]], energies: str) -> dict[tuple[int, Any, int], dict[str, Any]]:
+    """Return rows by slot, client, and which of its periods in the slot, in order of their energies."""
+    found: dict[tuple[int, Any, int], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: _plain(row[energies]) or 0.0):
+        slot_start, client_id = int(row["slot_start"]), _plain(row["client_id"])
+        number = next(number for number in count() if (slot_start, client_id, number) not in found)
+        found[slot_start, client_id, number] = row
+    return found
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

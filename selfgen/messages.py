@@ -108,7 +108,7 @@ class Panel(Struct, kw_only=True, omit_defaults=True):
     panel_id: ElementId
     timestamp: Timestamp
     power: Annotated[float, Meta(ge=-1000, le=10_000_000, description="W AC; slightly negative at night")]
-    energy: Annotated[float, Meta(ge=0, description="Wh, cumulative meter")] | None = None
+    energy: Annotated[float, Meta(ge=0, le=1e12, description="Wh, cumulative meter")] | None = None
     temperature: Temperature | None = None
 
 
@@ -277,7 +277,8 @@ def _timely(time: Any, now_ms: int) -> int:
         if isinstance(time, int) and EARLIEST_MS <= time * 1000 <= now_ms + MAX_AHEAD_MS
         else "; send RFC 3339 with an offset, or integer epoch milliseconds, 2000 or later"
     )
-    raise _Refusal("bad_timestamp", f'"timestamp" is {_quoted(time)}{hint}')
+    shown = _name(time) if isinstance(time, dict | list) else _quoted(time)
+    raise _Refusal("bad_timestamp", f'"timestamp" is {shown}{hint}')
 
 
 def _measured(name: str, value: Any, limits: _Limits) -> float:

@@ -28,6 +28,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from selfgen import horizon
+from selfgen.thresholds import Thresholds, WindThresholds
 
 Kind = Literal["panel", "light", "wind"]
 KINDS: tuple[Kind, ...] = ("panel", "light", "wind")
@@ -43,6 +44,7 @@ Azimuth = Annotated[float, Meta(ge=0, lt=360)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
 MAX_ID_BYTES = 128
+MAX_MODEL_BYTES = 200
 MAX_VARIABLE_DATA_BYTES = 16 * 1024
 
 #: document family in Couchbase, and the element's id field, by kind
@@ -324,6 +326,7 @@ _EXPECTED = {
 _ID_FIELDS = {"client_id", "element_id", *ID_FIELD.values()}
 _WELL_FORMED = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DIGITS = re.compile(r"\s*[+-]?[\d.eE]+\s*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _AT = re.compile(r" - at `\$.*?(\w+)`")
 
@@ -337,7 +340,7 @@ class Problem(NamedTuple):
 
 def checked_id(name: str, value: str) -> str:
     """Return an id as it is, or raise `Refused` where a key could not hold it."""
-    for problem in _id_problems(name, value):
+    for problem in id_problems(name, value):
         raise Refused(problem.sentence)
     return value
 
@@ -386,14 +389,19 @@ def problems(document: Document, now: datetime) -> list[Problem]:
     if isinstance(document, Client):
         found += _client_problems(document, now)
     elif isinstance(document, Panel | LightSensor | WindSensor):
-        found += _element_problems(document, now)
+        found += [*_element_problems(document, now), *_alarm_problems(kind_of(document), document.variable_data)]
+    elif isinstance(document, Model):
+        found += [*_model_problems(document), *_alarm_problems(document.kind, document.variable_data)]
+    elif isinstance(document, Relations):
+        for period in document.periods:
+            found += _alarm_problems(document.kind, period.variable_data)
     return found
 
 
 def _value_problems(document: Struct) -> Iterator[Problem]:
     for name, value in _fields(document).items():
         if name in _ID_FIELDS and isinstance(value, str):
-            yield from _id_problems(name, value)
+            yield from id_problems(name, value)
         elif isinstance(value, str) and (problem := _text_problem(name, value)):
             yield problem
         elif isinstance(value, float) and not math.isfinite(value):
@@ -431,7 +439,8 @@ def _shortened(value: object) -> str:
     return f"{text[:40]}…" if len(text) > 40 else text or "empty"
 
 
-def _id_problems(name: str, value: str) -> Iterator[Problem]:
+def id_problems(name: str, value: str) -> Iterator[Problem]:
+    """Yield what is wrong with an id, under the name of its field."""
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -446,9 +455,19 @@ def _id_problems(name: str, value: str) -> Iterator[Problem]:
 
 
 def _text_problem(name: str, value: str) -> Problem | None:
-    if _CONTROL.search(value) or _SURROGATE.search(value):
+    if _SURROGATE.search(value):
+        return Problem(name, f"{name} {value!r} is not UTF-8: save the file as UTF-8.")
+    if _CONTROL.search(value):
         return Problem(name, f"{name} {value!r} has a control character: remove it.")
     return None
+
+
+def _alarm_problems(kind: Kind, variable_data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with the thresholds of an element's own alarms."""
+    try:
+        (WindThresholds if kind == "wind" else Thresholds).of(variable_data)
+    except ValueError as error:
+        yield Problem("variable_data", f"variable_data has alarms that {kind} has not so: {error}.")
 
 
 def _variable_data_problem(value: object) -> Problem | None:
@@ -477,8 +496,20 @@ def _client_problems(client: Client, now: datetime) -> Iterator[Problem]:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             yield _unexpected("time_zone", client.time_zone)
     yield from _future("open_date", client.open_date, now)
-    if client.end_date and client.open_date and client.end_date.date() < client.open_date:
+    if client.end_date and client.open_date and local_date(client.end_date, client.time_zone) < client.open_date:
         yield Problem("end_date", f"end_date is before open_date {client.open_date}: give a later one.")
+
+
+def _model_problems(model: Model) -> Iterator[Problem]:
+    if not names_model(model.model):
+        yield Problem(
+            "model", f"model {_shortened(model.model)} has too long a name: give one of {MAX_MODEL_BYTES} bytes."
+        )
+
+
+def names_model(name: str) -> bool:
+    """Tell whether a text may be a model's name: a key must hold it."""
+    return len(name.encode("utf-8", "surrogateescape")) <= MAX_MODEL_BYTES and not _text_problem("model", name)
 
 
 def _element_problems(element: AnyElement, now: datetime) -> Iterator[Problem]:
@@ -514,12 +545,19 @@ def from_texts(struct_type: type[Struct], texts: Mapping[str, Any]) -> tuple[dic
         if name not in types:
             found.append(Problem(name, f"there is no field {name}: the fields are {', '.join(types)}."))
             continue
+        if _is_digits(text) and types[name] in (Instant, Instant | None):  # not so many seconds since 1970
+            found.append(_unexpected(name, text))
+            continue
         try:
             value = msgspec.json.decode(text) if name == "variable_data" and isinstance(text, str) else text
             values[name] = msgspec.convert(value, types[name], strict=False)
         except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
             found.append(_unexpected(name, text))
     return values, found
+
+
+def _is_digits(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and _DIGITS.fullmatch(value) is not None)
 
 
 @cache
@@ -568,7 +606,7 @@ def moment(text: str, time_zone: str | None = None) -> datetime:
     """
     if text == "now":
         return instant(datetime.now(UTC))
-    zone = ZoneInfo(time_zone) if time_zone else datetime.now(UTC).astimezone().tzinfo
+    zone = ZoneInfo(time_zone) if time_zone else None
     try:
         value = datetime.fromisoformat(text)
     except ValueError:
@@ -579,10 +617,15 @@ def moment(text: str, time_zone: str | None = None) -> datetime:
         return instant(value)
     if not _WELL_FORMED.fullmatch(text):
         raise Refused(f"{text} is not a time: give a date such as 2026-05-31, or 2026-05-31T12:00.")
-    local = value.replace(tzinfo=zone)
-    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != value:
-        raise Refused(f"{text} does not exist in {time_zone}: the clock is put forward then. Give another time.")
-    return instant(local)
+    try:
+        at = value.replace(tzinfo=zone).astimezone(UTC)  # without a zone by this machine's clock of then
+        again = at.astimezone(zone).replace(tzinfo=None)
+    except OverflowError:
+        raise Refused(f"{text} is beyond the calendar: give a time such as 2026-05-31T12:00.") from None
+    if again != value:
+        place = f"in {time_zone}" if time_zone else "here"
+        raise Refused(f"{text} does not exist {place}: the clock is put forward then. Give another time.")
+    return instant(at)
 
 
 def local_date(at: datetime, time_zone: str | None) -> date:

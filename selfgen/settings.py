@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="Port of a landing process's /health, /ready and /metrics; 0: none"
     )
     raw_retention_days: float = Field(400.0, gt=0, description="How long raw readings are kept in MongoDB, days")
-    alarm_retention_days: float = Field(400.0, gt=0, description="How long MongoDB's alarms are kept, days")
+    alarm_retention_days: float = Field(400.0, gt=0, le=24_855, description="How long MongoDB's alarms are kept, days")
 
     # the hours' batch
     batch_settle_s: float = Field(600.0, ge=0, description="How long after its end an hour is computed, s")

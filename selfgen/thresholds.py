@@ -17,9 +17,9 @@ import structlog
 from msgspec import Meta, Struct
 
 Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Factor = Annotated[float, Meta(gt=0, le=10)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 Speed = Annotated[float, Meta(gt=0, le=120)]
 
 #: Most neighbours that `StuckWind.neighbours` can ask for.
@@ -34,8 +34,9 @@ _log = structlog.get_logger(__name__)
 class HighWind(Struct, frozen=True, forbid_unknown_fields=True):
     """A gale: gusts of at least `gust` m/s in `windows` of the last `of` windows.
 
-    Windows older than `within_s` seconds do not count. Cleared when for `clear_s` seconds, and at least `of` windows,
-    no gust reached the share `clear` of the threshold.
+    Windows older than `within_s` seconds do not count, or than `of` of the sensor's usual intervals where these take
+    longer. Cleared when for `clear_s` seconds, and at least `of` windows, no gust reached the share `clear` of the
+    threshold.
     """
 
     gust: Speed = 17.2
@@ -71,7 +72,8 @@ class StuckWind(Struct, frozen=True, forbid_unknown_fields=True):
     """A frozen value: the mean kept within `tolerance` m/s for `span_s` seconds and `windows` windows.
 
     Only where, in that span, at least `neighbours` other sensors of the same postal code moved, each by its own
-    `moved` m/s: in a calm nothing moves. Cleared by `clear` windows in a row that each differ from the one before.
+    `moved` m/s: in a calm nothing moves. After a silence that is long enough for `no_data` the span begins anew.
+    Cleared by `clear` windows in a row that each differ from the one before.
     """
 
     span_s: Seconds = 600.0
@@ -90,7 +92,7 @@ class SilentWind(Struct, frozen=True, forbid_unknown_fields=True):
     `clear` windows in a row that are not further apart than that.
     """
 
-    intervals: Annotated[float, Meta(gt=1)] = 10.0
+    intervals: Annotated[float, Meta(gt=1, le=10_000)] = 10.0
     least_s: Seconds = 60.0
     confirm_s: Seconds = 5.0
     clear: Count = 3

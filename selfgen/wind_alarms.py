@@ -71,10 +71,19 @@ def gale_severity(speed: float) -> Severity:
     return "critical" if force >= 11 else "major" if force >= 9 else "minor"
 
 
-def high_wind(state: Gale, window: Window, thresholds: HighWind) -> tuple[Gale, Event | None]:
-    """Follow gusts; an event's `wind_speed` is the greatest gust of the incident so far."""
+def high_wind(
+    state: Gale, window: Window, thresholds: HighWind, usual_ms: float | None = None
+) -> tuple[Gale, Event | None]:
+    """Follow gusts; an event's `wind_speed` is the greatest gust of the incident so far.
+
+    Parameters
+    ----------
+    usual_ms : float, optional
+        The sensor's usual interval, where it is known: one that tells its wind each minute has gales, too.
+    """
     at, gust = window["timestamp"], window["wind_gust"]
-    recent = [(time, speed) for time, speed in state.recent if time > at - thresholds.within_s * 1000]
+    within_ms = max(thresholds.within_s * 1000, thresholds.of * (usual_ms or 0.0))
+    recent = [(time, speed) for time, speed in state.recent if time > at - within_ms]
     recent = [*recent, (at, gust)][-thresholds.of :]
     calm = gust < thresholds.gust * thresholds.clear
     state = replace(
@@ -132,10 +141,11 @@ def implausible(state: Jumps, window: Window, thresholds: ImplausibleWind) -> tu
     at, speed = window["timestamp"], window["wind_speed"]
     last_at, last_speed = state.last or (at, speed)
     apart = at - last_at > thresholds.apart_s * 1000
-    change = 0.0 if apart else abs(speed - last_speed)
+    change = abs(speed - last_speed)
+    restless = change >= thresholds.jump * thresholds.clear
+    change = 0.0 if apart else change
     jumped = change > thresholds.jump
     recent = [time for time in state.recent if time > at - thresholds.within_s * 1000] + [at] * jumped
-    restless = apart or change >= thresholds.jump * thresholds.clear
     since = at if restless or state.steady_since is None else state.steady_since
     started = state.started
     state = replace(
@@ -176,7 +186,7 @@ class Frozen(Struct, frozen=True):
 
 
 def stuck(
-    state: Frozen, window: Window, thresholds: StuckWind, neighbours: Sequence[int] = ()
+    state: Frozen, window: Window, thresholds: StuckWind, neighbours: Sequence[int] = (), *, after_silence: bool = False
 ) -> tuple[Frozen, Event | None]:
     """Follow how long the value is the same; an event's `wind_speed` is the value that was held.
 
@@ -184,12 +194,15 @@ def stuck(
     ----------
     neighbours : sequence of int
         When each of the other sensors of the area moved last, those that moved last first.
+    after_silence : bool
+        It was silent for too long before this window: nobody knows what it would have measured.
     """
     at, speed, started = window["timestamp"], window["wind_speed"], state.started
-    if state.value is not None and abs(speed - state.value) <= thresholds.tolerance:
+    same = state.value is not None and abs(speed - state.value) <= thresholds.tolerance
+    if same and not after_silence:
         state = replace(state, windows=state.windows + 1, moving=0)
     else:
-        state = replace(state, value=speed, since=at, windows=1, moving=state.moving + 1)
+        state = replace(state, value=speed, since=at, windows=1, moving=0 if same else state.moving + 1)
     if started is None:
         moved = sum(state.since < time <= at + SKEW_MS for time in neighbours)
         long = at - state.since >= thresholds.span_s * 1000 and state.windows >= thresholds.windows
@@ -258,11 +271,15 @@ class Silence(Struct, frozen=True):
     back: int = 0
 
 
+def usual_interval(state: Silence) -> float | None:
+    """Return the time from one window of a sensor to the next, ms; None where it is not known yet."""
+    return None if len(state.gaps) < KNOWN_GAPS else median(state.gaps)
+
+
 def longest_silence(state: Silence, thresholds: SilentWind) -> float | None:
     """Return how long a sensor may be silent, ms; None where its usual interval is not known yet."""
-    if len(state.gaps) < KNOWN_GAPS:
-        return None
-    return max(thresholds.intervals * median(state.gaps), thresholds.least_s * 1000)
+    usual = usual_interval(state)
+    return None if usual is None else max(thresholds.intervals * usual, thresholds.least_s * 1000)
 
 
 def heard(state: Silence, window: Window, thresholds: SilentWind) -> tuple[Silence, Event | None]:
@@ -387,9 +404,11 @@ def follow(
         sensor = Sensor(at - 1, 0.0, {})
     if at <= sensor.last:
         return sensor, []
-    gale, gale_event = high_wind(sensor.high_wind, window, thresholds.high_wind)
+    longest = longest_silence(sensor.no_data, thresholds.no_data)
+    after_silence = longest is not None and at - sensor.last > longest
+    gale, gale_event = high_wind(sensor.high_wind, window, thresholds.high_wind, usual_interval(sensor.no_data))
     jumps, jump_event = implausible(sensor.implausible, window, thresholds.implausible)
-    frozen, frozen_event = stuck(sensor.stuck, window, thresholds.stuck, neighbours)
+    frozen, frozen_event = stuck(sensor.stuck, window, thresholds.stuck, neighbours, after_silence=after_silence)
     silent, silent_event = heard(sensor.no_data, window, thresholds.no_data)
     place = {name: window.get(name) for name in _BROUGHT}
     sensor = Sensor(at, window["wind_speed"], place, gale, jumps, frozen, silent)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from selfgen.cli.console import CommandError, err, fail, out, reported
 from selfgen.cli.jobs import flink_reason
@@ -67,7 +68,7 @@ def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:
     say: Any = err.print if json else out.print
 
     def told(text: str) -> None:
-        say(text, highlight=False)
+        say(text, highlight=False, markup=False)
 
     while True:
         try:
@@ -81,7 +82,8 @@ def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:
             raise
         except Exception as error:
             # whatever is away comes back, or an operator reads this; the marks stay
-            err.print(f"[bold red]error:[/] {kind}: {flink_reason(settings, error)}", highlight=False, soft_wrap=True)
+            reason = escape(flink_reason(settings, error))
+            err.print(f"[bold red]error:[/] {kind}: {reason}", highlight=False, soft_wrap=True)
             return False
         if done is None:
             return True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from selfgen.cli.console import CommandError, out, print_json, reported
 
@@ -100,7 +101,7 @@ def users_list(as_json: AsJson = False) -> None:
         return
     table = Table("user", "role", "client", "name", "e-mail", "active")
     for user in users:
-        table.add_row(*(str(user[key]) for key in ("username", "role", "client_id", "name", "email", "active")))
+        table.add_row(*(escape(str(user[key])) for key in ("username", "role", "client_id", "name", "email", "active")))
     out.print(table)
 
 

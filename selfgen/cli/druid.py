@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from selfgen.cli.console import CommandError, out, print_json, reported
 
@@ -92,7 +93,7 @@ def status(as_json: AsJson = False) -> None:
         for datasource, one in found.items():
             keys = ("state", "lag", "processed", "processed_with_error", "unparseable")
             cells = ["–" if one.get(key) is None else str(one[key]) for key in keys]
-            table.add_row(datasource, *cells, next(iter(one.get("errors", [])), ""))
+            table.add_row(datasource, *cells, escape(next(iter(one.get("errors", [])), "")))
         out.print(table)
         table = Table("data source", "segments", "rows", "bytes", "bytes to compact")
         for datasource, one in held.items():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,10 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
 
     with reported():
         first, last = _range(hour, start, end)
+        over = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        if last > over:  # silence would be told of hours that are to come
+            wanted = f"{last:%Y-%m-%dT%H}"
+            raise CommandError(f"the hours to {wanted} UTC are not over yet: give --to {over:%Y-%m-%dT%H} at most")
         settings = get_settings()
         from flink_jobs import backfill
 
@@ -64,7 +68,7 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
             def progress(done: int, steps: int, text: str) -> None:
                 bar.update(task, completed=done, total=steps, description=text)
                 if not err.is_terminal and done < steps:
-                    err.print(text, highlight=False)
+                    err.print(text, highlight=False, markup=False)
 
             try:
                 done = backfill.run_and_unmark(settings, kind, first, last, again=again, progress=progress)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from selfgen.cli.console import CommandError, fail, out, print_json, reported, servers, utc_time
 
@@ -195,7 +196,7 @@ def list_rejected(
             f"{group['count']:,}",
             _short(group["first"]),
             _short(group["last"]),
-            f"{group['text']}\n[dim]{group['example']}[/]",
+            f"{escape(group['text'])}\n[dim]{escape(group['example'])}[/]",
         )
     out.print(table if groups else "nothing was refused")
 
@@ -227,7 +228,8 @@ def show_rejected(
         print_json(shown)
         return
     for alarm in shown:
-        out.print(f"[bold]{alarm['_id']}[/]  {alarm['reason']}  {_short(alarm['received_at'])}", highlight=False)
+        identity = escape(alarm["_id"])
+        out.print(f"[bold]{identity}[/]  {alarm['reason']}  {_short(alarm['received_at'])}", highlight=False)
         for line in (alarm["text_alarm"], alarm["msg_value"]):
             out.print("  ", line, markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from selfgen.cli.console import CommandError, err, out, print_json, servers, utc_time
 from selfgen.cli.landing import Json, Topic
@@ -107,9 +109,9 @@ def _print_readings(readings: Iterable[dict[str, Any]], form: Form) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
-    table = Table(*names)
+    table = Table(*map(escape, names))
     for row in rows:
-        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
+        table.add_row(*("" if row.get(name) is None else escape(str(row[name])) for name in names))
     out.print(table if rows else "no readings")
 
 
@@ -137,6 +139,8 @@ def correct_raw(
     """
     given = {"power": power, "energy": energy, "irradiance": irradiance, "temperature": temperature}
     values = {name: value for name, value in given.items() if value is not None}
+    if strange := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise typer.BadParameter(f"--{strange[0]} must be a number; --without {strange[0]} takes it away")
 
     def change(stored: dict[str, Any]) -> Change:
         from kafka_consumers import corrections
@@ -210,13 +214,11 @@ def show_history(
         table.add_row(
             _time(entry["timestamp"]),
             entry["change"],
-            _values(entry["before"]),
-            _values(entry["after"]),
-            entry["reason"],
-            entry["operator"],
+            *(escape(text) for text in (_values(entry["before"]), _values(entry["after"]))),
+            *(escape(text) for text in (entry["reason"], entry["operator"])),
             f"{entry['at']:%Y-%m-%d %H:%M:%S}",
         )
-    out.print(table if entries else f"nobody changed a reading of {element_id}")
+    out.print(table if entries else f"nobody changed a reading of {escape(element_id)}")
 
 
 def _change(
@@ -292,7 +294,7 @@ def _said(
         print_json({**what, "readings": listed, "hours": named, "hours_not_computed_again": kept_as_is})
         return
     if not changes:
-        out.print(f"= {element_id}: nothing to do, it is so already", highlight=False)
+        _print(f"= {element_id}: nothing to do, it is so already")
         return
     for change in changes[:_LISTED]:
         _print(f"  {_time(change.stored['timestamp'])}  {_values(change.before)} → {_values(change.after)}")

@@ -39,6 +39,7 @@ HOUR_MS = 3_600_000
 BATCH_TOPICS = ("panel", "light")
 #: `_id`s are compared as text; event times are written with this many digits (until the year 2286).
 _TIME_DIGITS = 13
+_END_OF_TIME_MS = 10**_TIME_DIGITS - 1
 #: Hours beside a marked one that its computing reads, on any clock (`selfgen.recompute`).
 _BESIDE = 3
 _READ_BATCH = 50_000
@@ -60,6 +61,7 @@ def connect(settings: Settings, timeout_s: float = 10.0) -> MongoClient[Document
         w="majority",
         journal=True,
         tz_aware=True,
+        datetime_conversion="DATETIME_CLAMP",  # MongoDB holds times that no calendar has
         appname="selfgen",
         serverSelectionTimeoutMS=int(timeout_s * 1000),
     )
@@ -124,7 +126,8 @@ def reading_time(identity: str) -> int:
 
 def time_range(topic: str, start_ms: int, end_ms: int) -> Document:
     """Return the filter of a topic's readings in `[start_ms, end_ms)`: a range of the clustering key."""
-    return {"_id": {"$gte": reading_id(topic, start_ms), "$lt": reading_id(topic, end_ms)}}
+    start, end = (reading_id(topic, min(max(edge, 0), _END_OF_TIME_MS)) for edge in (start_ms, end_ms))
+    return {"_id": {"$gte": start, "$lt": end}}
 
 
 def read_readings(
@@ -280,11 +283,15 @@ def advance_batch(settings: Settings, topic: str, next_ms: int) -> None:
 
 
 class DirtyHour(NamedTuple):
-    """An hour whose readings changed since it was computed; `version` tells a later change from this one."""
+    """An hour whose readings, or owners, changed since it was computed; `version` tells a later change from this one.
+
+    `ownership`: who had an element then was changed, so that its silence is another one's.
+    """
 
     topic: str
     hour_ms: int
     version: int
+    ownership: bool = False
 
 
 def mark_dirty(
@@ -293,6 +300,8 @@ def mark_dirty(
     hours_ms: Iterable[int],
     reason: str,
     session: ClientSession | None = None,
+    *,
+    ownership: bool = False,
 ) -> None:
     """Mark hours (their starts, epoch ms) for computing, after their readings were written; never before.
 
@@ -304,7 +313,7 @@ def mark_dirty(
             {"_id": f"{topic}|{hour_ms:0{_TIME_DIGITS}d}"},
             {
                 "$inc": {"version": 1},
-                "$set": {"marked_at": now, "reason": reason},
+                "$set": {"marked_at": now, "reason": reason, **({"ownership": True} if ownership else {})},
                 "$setOnInsert": {
                     "topic_id": topic,
                     "hour": datetime.fromtimestamp(hour_ms / 1000, UTC),
@@ -324,11 +333,12 @@ def dirty_hours(settings: Settings, topic: str, until_ms: int) -> list[DirtyHour
     with connect(settings) as client:
         documents = (
             client[settings.mongodb_database]["dirty_hours"]
-            .find({"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}}, {"version": 1})
+            .find({"_id": {"$gte": f"{topic}|", "$lt": f"{topic}|{until_ms:0{_TIME_DIGITS}d}"}})
             .sort("_id")
         )
         return [
-            DirtyHour(topic, int(document["_id"].rpartition("|")[2]), document["version"]) for document in documents
+            DirtyHour(topic, int(found["_id"].rpartition("|")[2]), found["version"], found.get("ownership", False))
+            for found in documents
         ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,17 +20,16 @@ from flink_jobs.rich_panel import OF_PANELS
 from flink_jobs.slots import PANEL, SLOT, make_slots, schema
 from selfgen import energy, lake, recompute
 from selfgen.calendar import HOUR_MS
-from selfgen.expected import expected_energy, performance_ratio, shape
+from selfgen.expected import LIGHT, expected_energy, performance_ratio, shape
 
 MINUTE = 60_000
 MAX_GAP_S = 300.0
+LONGEST_S = 60 * 86_400.0
 #: The clocks of Lord Howe, half an hour further in summer, change at 15:30 on this day.
 START = round(datetime(2026, 10, 3, tzinfo=UTC).timestamp()) * 1000
 HOURS = 26
 COLUMNS = schema((*SLOT, *OF_PANELS))
-NO_LIGHT = pd.DataFrame(
-    {name: [] for name in ("client_id", "slot_start", "latitude", "longitude", "generated", "completeness", "stale")}
-)
+NO_LIGHT = pd.DataFrame({name: [] for name in LIGHT})
 PLACES = (("Asia/Kathmandu", 27.7, 85.3), ("Australia/Lord_Howe", -31.5, 159.1), ("Europe/Madrid", 40.4, -3.7))
 #: One of them goes to another client in the middle of an outage.
 MOVED = START + 14 * HOUR_MS + 20 * MINUTE
@@ -91,10 +92,11 @@ class Panels:
             bridges.stage_edges(staging, read, low, high)
             slots = finish(make(read, owners(), low, high))
             lake.stage_rows(staging, slots, slots["slot_start"].to_numpy(), COLUMNS)
-        run = bridges.Run(self.folder, staging, list(ranges), "panel", COLUMNS, MAX_GAP_S)
+        run = bridges.Run(self.folder, staging, list(ranges), "panel", COLUMNS, MAX_GAP_S, LONGEST_S)
         beside, outages = run.lay(
             lambda found: bridges.spread_over(found, owners(), partial(make, bridged=True)), finish
         )
+        run.announce(outages)
         lake.publish(staging, self.folder, "panel", [*hours, *beside], COLUMNS)
         if not killed:
             run.keep(outages)
@@ -195,3 +197,66 @@ def test_a_meter_silent_for_days_is_in_the_reports_of_these_days(tmp_path: Path)
     by_day = found.groupby("local_date")["estimated"].sum().iloc[1:-1]
     assert len(by_day) == 9
     assert by_day.between(2_000, 4_500).all()  # by the light that a clear sky gives in October
+
+
+def of_p2(*rows: tuple[float, float]) -> pd.DataFrame:
+    """Return readings: hours since the start, and what the meter says."""
+    return pd.DataFrame(
+        [("p2", START + round(hours * 60) * MINUTE, 0.0, meter) for hours, meter in rows],
+        columns=["element_id", "time", "power", "energy"],
+    )
+
+
+def counted(panels: Panels) -> float:
+    """Return all energy in the lake, Wh."""
+    hours = lake.hours(panels.folder, "panel")
+    return lake.read(panels.folder, "panel", hours[0], hours[-1] + lake.HOUR).to_pandas()["generated"].sum()
+
+
+def test_what_a_killed_run_has_laid_is_taken_off_when_other_readings_come_first(tmp_path: Path) -> None:
+    panels = Panels(tmp_path)
+    first, back, buffered = of_p2((0, 0.0), (0.1, 1.0)), of_p2((50, 30_001.0), (50.1, 30_002.0)), of_p2((20, 30_001.0))
+    panels.change(first, first["time"])
+    panels.stored = pd.concat([first, back], ignore_index=True)
+    marks = set((back["time"] // HOUR_MS * HOUR_MS).tolist())
+    panels.compute(recompute.ranges(recompute.touched(marks, MAX_GAP_S)), killed=True)
+    panels.change(pd.concat([first, back, buffered], ignore_index=True), pd.concat([back["time"], buffered["time"]]))
+    assert counted(panels) == pytest.approx(30_002.0)
+
+
+class Killed(BaseException):
+    """Nobody catches a kill."""
+
+
+@pytest.mark.parametrize("after", range(0, 16, 3))
+def test_a_kill_between_the_notes_of_two_days_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    panels = Panels(tmp_path)
+    first = of_p2((0, 0.0), (0.1, 1.0), (144, 30_001.0), (144.1, 30_002.0))
+    panels.change(first, first["time"])
+    late = of_p2((77, 15_001.0))
+    both = pd.concat([first, late], ignore_index=True)
+    replace, done = lake.replace_hour, []
+
+    def killed_after_some(folder: Path, name: str, *rest: Any) -> None:
+        if name == bridges.GAPS:
+            if len(done) == after:
+                raise Killed
+            done.append(rest)
+        replace(folder, name, *rest)
+
+    monkeypatch.setattr(lake, "replace_hour", killed_after_some)
+    with pytest.raises(Killed) if after < 14 else nullcontext():
+        panels.change(both, late["time"])
+    monkeypatch.undo()
+    panels.change(both, late["time"])
+    assert counted(panels) == pytest.approx(30_002.0)
+
+
+def test_a_clock_that_fell_back_by_years_bridges_nothing(tmp_path: Path) -> None:
+    panels = Panels(tmp_path)
+    stored = of_p2((-24 * 365, 1_000.0), (0, 1_500.0), (1, 1_560.0))
+    panels.change(stored, stored["time"])
+    assert counted(panels) == pytest.approx(60.0)
+    assert len(lake.hours(tmp_path, "panel")) < 20

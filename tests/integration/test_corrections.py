@@ -115,6 +115,24 @@ def test_what_was_changed_stays_so_when_it_is_sent_again(entrance: Entrance) -> 
     assert powers_of_p1(entrance)[180] == 280.0
 
 
+def test_a_restore_that_is_repeated_does_nothing_more(entrance: Entrance) -> None:
+    entrance.send(entrance.panel("p1", 0, 9_999_999.0))
+    entrance.land(1)
+    selfgen("correct", "p1", at(entrance, 0), "--power", "812", "--reason", "a digit too many")
+    selfgen("delete", "p1", "--at", at(entrance, 0), "--reason", "by mistake")
+    restore = ("restore", "p1", "--at", at(entrance, 0), "--reason", "it was right")
+    selfgen(*restore)
+    assert selfgen(*restore)["readings"] == []
+    assert powers_of_p1(entrance) == {0: 812.0}
+    selfgen("delete", "p1", "--at", at(entrance, 0), "--reason", "after all")
+    assert len(selfgen(*restore)["readings"]) == 1
+    assert powers_of_p1(entrance) == {0: 812.0}
+    far = CliRunner().invoke(
+        app, ["raw", "find", "p1", "--from", "2000-01-01", "--to", "2400-01-01", "--format", "jsonl"]
+    )
+    assert json.loads(far.stdout)["power"] == 812.0
+
+
 def powers_of_p1(entrance: Entrance) -> dict[int, float]:
     found = mongo.read_readings(entrance.settings, "panel", entrance.hour_ms, entrance.hour_ms + HOUR_MS, ["power"])
     found = found[found["element_id"] == "p1"]

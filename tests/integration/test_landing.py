@@ -12,9 +12,11 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from bson.int64 import Int64
+from confluent_kafka import TopicPartition
 
 from kafka_consumers import rejected
 from kafka_consumers.documents import IntArray
@@ -412,6 +414,13 @@ def get(port: int, path: str) -> tuple[int, str]:
     return response.status_code, response.text
 
 
+def make_anew(settings: Settings) -> None:
+    admin = kafka.admin(settings)
+    admin.delete_topics(["panel"])["panel"].result()
+    wait_for(lambda: not kafka.end_offsets(settings, "panel"))
+    kafka.ensure_topics(settings)
+
+
 def test_added_partitions_are_found_and_a_topic_made_anew_is_read_from_its_beginning(entrance: Entrance) -> None:
     settings = entrance.settings
     width = len(kafka.end_offsets(settings, "panel"))
@@ -421,11 +430,108 @@ def test_added_partitions_are_found_and_a_topic_made_anew_is_read_from_its_begin
         kafka.ensure_topics(settings.model_copy(update={"partitions": width + 1}))
         entrance.send(entrance.panel("p2"), partition=width)
         wait_for(lambda: entrance.counts()["consumed"] == 2)
-        admin = kafka.admin(settings)
-        admin.delete_topics(["panel"])["panel"].result()
-        wait_for(lambda: not kafka.end_offsets(settings, "panel"))
-        kafka.ensure_topics(settings)
+        make_anew(settings)
         entrance.send(entrance.panel("p3"), entrance.panel("p4"))
         wait_for(lambda: entrance.counts()["consumed"] == 4)
     assert stored(settings)["panel"]["landed"] == 4
     assert entrance.database["topic_alarm"].count_documents({"reason": "offsets_lost", "_id": {"$gte": "panel|0000|"}})
+
+
+def test_what_was_in_a_topic_before_it_was_made_anew_is_not_taken_for_what_is(entrance: Entrance) -> None:
+    settings = entrance.settings
+    before = [entrance.panel("p1", power=1.0), b"{old", entrance.panel("p2"), b"{old too", entrance.panel("p3"), b"{"]
+    make_anew(settings)
+    entrance.database["landing_progress"].update_many({"topic_id": "panel"}, {"$set": {"next_offset": 0}})
+    entrance.send(*before)
+    entrance.land(6)
+    make_anew(settings)
+    after = [entrance.panel("p1", power=2.0), entrance.panel("p4"), b"{new"]
+    entrance.send(*after)
+    found = entrance.land(9)
+    assert found == {"landed": 4, "duplicates": 0, "replaced": 1, "refused": {"malformed_json": 4}}
+    assert entrance.database["topic"].find_one({"element_id": "p1"})["msg_value"]["power"] == 2.0
+    # a consumer that begins now does not take good messages for those that were refused at these offsets
+    entrance.send(*(entrance.panel(f"later{number}") for number in range(5)))
+    assert entrance.land(14) == {"landed": 9, "duplicates": 0, "replaced": 1, "refused": {"malformed_json": 4}}
+    kept = {bytes(one["msg_value"]) for one in entrance.database["topic_alarm"].find({"reason": "malformed_json"})}
+    assert kept == {b"{old", b"{old too", b"{", b"{new"}
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def members(settings: Settings) -> list[Any]:
+    admin = kafka.admin(settings)
+    return list(admin.describe_consumer_groups(["streaming_panel"])["streaming_panel"].result().members)
+
+
+def test_messages_that_kafka_drops_meanwhile_are_told(
+    stack: Stack, entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = Landing._kafka_settings
+
+    def reading_little_ahead(landing: Landing) -> dict[str, Any]:
+        return properties(landing) | {"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 1000}
+
+    monkeypatch.setattr(Landing, "_kafka_settings", reading_little_ahead)
+    settings = entrance.settings.model_copy(update={"landing_batch": 10})
+    entrance.settings = settings
+    before = kafka.end_offsets(settings, "panel")[0]
+    mongod = psutil.Process(stack.pid("mongodb"))
+    with entrance.landing() as landing:
+        entrance.send(entrance.panel("p0"))
+        wait_for(lambda: entrance.counts()["consumed"] == 1)
+        with suspended(mongod):
+            # each a batch of its own to Kafka: what is read ahead is little
+            producer = kafka.producer(settings, **{"batch.num.messages": 1})
+            for number in range(300):
+                producer.produce("panel", entrance.panel(f"p{number}", 1, note="x" * 500), partition=0)
+            assert producer.flush(60) == 0
+            wait_for(lambda: landing._writing is not None)
+            end = kafka.end_offsets(settings, "panel")[0]
+            kept_from = [TopicPartition("panel", 0, end - 10)]
+            admin = kafka.admin(settings)
+            for future in admin.delete_records(kept_from).values():
+                future.result()
+        wait_for(lambda: entrance.database["landing_progress"].find_one({"_id": "panel|0000"})["next_offset"] == end)
+    [alarm] = entrance.database["topic_alarm"].find({"reason": "offsets_lost"})
+    lost = alarm["msg_value"]["first"] - alarm["msg_value"]["expected"]
+    assert alarm["msg_value"]["first"] == end - 10
+    assert alarm["text_alarm"].endswith(f"{lost} messages were removed by Kafka's retention before they were landed")
+    assert lost + entrance.counts()["landed"] == end - before
+
+
+def test_a_message_from_beyond_the_calendar_is_refused_like_any_other(entrance: Entrance) -> None:
+    producer = kafka.producer(entrance.settings)
+    producer.produce("panel", b"{", timestamp=1_800_000_000_000_000, partition=0)  # in microseconds
+    assert producer.flush(60) == 0
+    assert entrance.land(1) == {**NOTHING, "refused": {"malformed_json": 1}}
+    [alarm] = rejected.alarms(entrance.database, rejected.Choice(), 10)
+    assert alarm["timestamp"].year == 9999
+
+
+def test_a_rebalance_while_mongodb_is_slow_ends_no_consumer(stack: Stack, entrance: Entrance) -> None:
+    mongod = psutil.Process(stack.pid("mongodb"))
+    with entrance.landing() as first:
+        width = len(kafka.end_offsets(entrance.settings, "panel"))
+        entrance.send(*(entrance.panel(f"p{number}") for number in range(1000)))
+        wait_for(lambda: entrance.counts()["consumed"] == 1000)
+        for sent in (2000, 3000, 4000):
+            with suspended(mongod):
+                entrance.send(*(entrance.panel(f"p{number}", sent) for number in range(1000)))
+                wait_for(lambda: first._writing is not None)
+                joining = entrance.landing()
+                second = joining.__enter__()
+                wait_for(lambda: len(members(entrance.settings)) == 2)
+            wait_for(lambda sent=sent: entrance.counts()["consumed"] == sent)
+            wait_for(lambda second=second: second.status()["partitions"])
+            joining.__exit__(None, None, None)
+            wait_for(lambda: len(first.status()["partitions"]) == width)
+            assert first.status()["alive"]
+    assert entrance.counts() == {**NOTHING, "landed": 4000, "consumed": 4000}

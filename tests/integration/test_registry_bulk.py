@@ -13,7 +13,7 @@ from couchbase_admin.clients import add_client, close_client
 from couchbase_admin.elements import add_element, add_model, replace_element, retire_element
 from couchbase_admin.installations import add_install, end_install, move_install
 from couchbase_admin.rehearsal import Rehearsal
-from selfgen.registry import LightSensor, Model, Panel, Refused, WindSensor
+from selfgen.registry import Client, LightSensor, Model, Panel, Refused, WindSensor
 from tests.integration.registry_support import (
     DAY,
     NOW,
@@ -153,10 +153,94 @@ def test_json_lines_say_the_same(store, tmp_path, rejects):
     assert lines == [["4", ""], ["6", ""], ["3", "postal_code"]]
 
 
+def test_a_row_that_is_refused_changes_nothing_of_what_is_there(store, tmp_path, rejects):
+    add_element(store, Panel(panel_id="P1", power_cap=400.0))
+    rows = ["type,panel_id,power_cap,end_date,replaces", "panel,P1,380,2026-01-01T00:00Z,P0"]
+    result = bulk.import_file(store, written(tmp_path / "in.csv", "\n".join(rows)), rejects)
+    assert (result.written, result.rejected) == (0, 1)
+    assert store.relations("panel", "P1") is None
+
+
+def test_what_an_element_replaces_is_an_id_of_another(store, tmp_path, rejects):
+    rows = [
+        '{"type": "panel", "panel_id": "P1", "power_cap": 400, "replaces": ""}',
+        '{"type": "panel", "panel_id": "P2", "power_cap": 400, "replaces": "' + 300 * "x" + '"}',
+        '{"type": "panel", "panel_id": "P3", "power_cap": 400, "replaced_by": "P3"}',
+        '{"type": "panel", "panel_id": "P4", "power_cap": 400, "replaces": "P1"}',
+    ]
+    result = bulk.import_file(store, written(tmp_path / "in.jsonl", "\n".join(rows)), rejects)
+    assert (result.written, result.rejected) == (2, 2)
+    told = rejects.read_text()
+    assert "replaces has 300 bytes" in told
+    assert "replaced_by is the element itself" in told
+    assert store.relations("panel", "P4").value.replaces == "P1"
+    assert broken_rules(store) == []
+    accented = b"type,panel_id,power_cap,replaces\npanel,P5,400,P\xed1\n"
+    (tmp_path / "in.csv").write_bytes(accented)
+    assert bulk.import_file(store, tmp_path / "in.csv", rejects).rejected == 1
+
+
+def test_times_that_are_none_are_refused_and_the_rest_goes_in(store, tmp_path, rejects):
+    add_client(store, Client(client_id="C1", name="x", latitude=-12.05, longitude=-77.04))
+    rows = [
+        "type,kind,element_id,client_id,panel_id,power_cap,init_date,end_date",
+        "panel,,,,P1,400,,",
+        "panel,,,,P2,400,,",
+        "panel,,,,P3,400,,20260531",
+        "panel,,,,P4,400,,46173",
+        "install,panel,P1,C1,,,2026-01-01,9999-12-31 23:59:59",
+        "install,panel,P2,C1,,,2026-01-01,",
+    ]
+    result = bulk.import_file(store, written(tmp_path / "in.csv", "\n".join(rows)), rejects)
+    assert (result.written, result.rejected) == (3, 3)
+    told = rejects.read_text()
+    assert "end_date is 20260531: give an instant" in told
+    assert "9999-12-31 23:59:59 is beyond the calendar" in told
+    assert len(store.relations("panel", "P2").value.periods) == 1
+
+
+def test_a_client_may_have_an_element_from_its_first_local_day_on(store, tmp_path, rejects):
+    rows = [
+        "type,kind,element_id,client_id,name,latitude,longitude,open_date,panel_id,power_cap,init_date",
+        "client,,,C1,x,41.4,2.17,2026-02-01,,,",
+        "panel,,,,,,,,P1,400,",
+        "panel,,,,,,,,P2,400,",
+        "install,panel,P1,C1,,,,,,,2026-02-01",
+        "install,panel,P2,C1,,,,,,,2026-01-31",
+    ]
+    result = bulk.import_file(store, written(tmp_path / "in.csv", "\n".join(rows)), rejects)
+    assert (result.written, result.rejected) == (4, 1)
+    assert "client C1 is a client since 2026-02-01" in rejects.read_text()
+
+
+def test_thresholds_of_alarms_that_no_alarm_has_are_refused(store, tmp_path, rejects):
+    rows = [
+        {"type": "wind", "wind_id": "W1", "variable_data": {"alarms": {"no_data": {"least_s": 1e17}}}},
+        {"type": "panel", "panel_id": "P1", "power_cap": 400, "variable_data": {"alarms": {"high_wind": {}}}},
+        {"type": "model", "kind": "light", "model": "L", "variable_data": {"alarms": {"stuck": {"slots": "two"}}}},
+        {"type": "wind", "wind_id": "W2", "variable_data": {"alarms": {"no_data": {"least_s": 3600}}}},
+        {"type": "model", "kind": "light", "model": "é" * 150},
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    result = bulk.import_file(store, written(tmp_path / "in.jsonl", text), rejects)
+    assert (result.written, result.rejected) == (1, 4)
+    told = rejects.read_text()
+    assert "variable_data has alarms that wind has not so: Expected `float` <= " in told
+    assert "has too long a name" in told
+
+
+def test_the_file_that_is_imported_is_not_where_the_refused_rows_go(store, tmp_path):
+    file = written(tmp_path / "in.csv", "type,panel_id\n")
+    with pytest.raises(Refused, match=r"in\.csv is what is imported"):
+        bulk.import_file(store, file, file)
+    assert file.read_text() == "type,panel_id\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
         ("in.txt", "", r"in.txt is neither .csv nor .jsonl"),
+        ("in.csv", "x" * 200_000 + "\n", r"in.csv does not begin with a line of columns: field larger"),
         ("in.csv", "type,colour\n", "has no column colour. The columns are: type, kind"),
         ("in.csv", "client_id\n", "needs a column type"),
     ],

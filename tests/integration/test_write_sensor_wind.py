@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -15,11 +16,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from couchbase_admin.add_new_element import add_element
+from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.elements import edit_element
+from couchbase_admin.installations import end_install
 from couchbase_admin.store import RegistryStore
 from flink_jobs import keeper, runtime, write_sensor_wind
 from selfgen.clients import kafka
-from selfgen.registry import WindSensor
+from selfgen.registry import Client, WindSensor
 from selfgen.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -34,6 +37,7 @@ OWN = {
     "frozen": {"stuck": {"span_s": 5, "windows": 5}},
     "lonely": {"stuck": {"span_s": 5, "windows": 5}},
     "quiet": {"no_data": {"intervals": 3, "least_s": 4, "confirm_s": 0.5}},
+    "given up": {"no_data": {"intervals": 3, "least_s": 4, "confirm_s": 0.5}},
     "behind": {"no_data": {"intervals": 3, "least_s": 4, "confirm_s": 0.5}},
     "behind too": {"no_data": {"intervals": 3, "least_s": 4, "confirm_s": 0.5}},
 }
@@ -105,6 +109,11 @@ def store(stack) -> RegistryStore:
     store = RegistryStore.open(stack.settings, operator="test")
     for wind_id, alarms in OWN.items():
         add_element(store, WindSensor(wind_id=wind_id, variable_data={"alarms": alarms}))
+    add_client(store, Client(client_id="C1", name="Lucía", latitude=40.4, longitude=-3.7))
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+    for wind_id in ("quiet", "given up"):
+        add_install(store, "wind", wind_id, "C1", long_ago)
+    end_install(store, "wind", "given up", datetime.now(UTC) - timedelta(hours=2))
     return store
 
 
@@ -148,7 +157,7 @@ def test_each_incident_is_raised_once_and_cleared_once_whatever_is_killed(stack,
     leave_unread(stack.settings)
     steady = {"live": 12.0, "frozen": 4.0, "lonely": 4.0}
     for step in range(STEPS):
-        stopping = {"quiet": 5.0 + step % 2, "behind": 5.0, "behind_too": 6.0} if step < 10 else {}
+        stopping = {"quiet": 5.0 + step % 2, "given_up": 5.0, "behind": 5.0, "behind_too": 6.0} if step < 10 else {}
         devices.blow(**steady, gale=20.0 if step < 8 else 16.0, jumpy=5.0 if step < 8 else 30.0, **stopping)
     incidents = {
         ("gale", "high_wind"), ("jumpy", "implausible"), ("frozen", "stuck"), ("quiet", "no_data"),

@@ -79,6 +79,15 @@ def test_a_frozen_value_is_stuck_until_it_moves() -> None:
     assert rows["timestamp"].tolist() == [NOON + 2 * HOUR, NOON + 4 * HOUR]
 
 
+@pytest.mark.parametrize(("greatest", "possible", "told"), [(6.0, 150.0, 0), (6.0, 800.0, 1), (60.0, 150.0, 1)])
+def test_whole_watts_of_a_dull_winter_s_day_are_not_stuck(greatest: float, possible: float, told: int) -> None:
+    columns = {"greatest": greatest, "generated": greatest, "possible": possible, "slot_end": NOON + HOUR}
+    light = slots(stale=[0.0, 1.0, 1.0, 1.0], **columns).rename(columns={"panel_id": "light_id"})
+    light["slot_end"] = light["slot_start"] + HOUR
+    rows = slot_alarms(light, "light")
+    assert (rows["code"] == "stuck").sum() == told
+
+
 def test_thresholds_are_the_element_s_own() -> None:
     patient = json.dumps({"alarms": {"no_data": {"slots": 4}}})
     broken = json.dumps({"alarms": {"no_data": {"slots": "many"}}})

@@ -15,7 +15,7 @@ from dateutil.relativedelta import relativedelta
 from flink_jobs import backfill, pending, reports, runner
 from flink_jobs.reports import Staged
 from flink_jobs.runner import Subject
-from flink_jobs.slots import HOUR, hours_between, milliseconds
+from flink_jobs.slots import HOUR, PANEL, hours_between, milliseconds
 from selfgen import lake
 from selfgen.settings import Settings
 
@@ -54,7 +54,7 @@ class Job:
 
 @pytest.fixture
 def jobs() -> Subject:
-    return Subject(Job("rich_panel"), Job("write_panel"), compares=True)
+    return Subject(Job("rich_panel"), Job("write_panel"), PANEL, compares=True)
 
 
 @pytest.fixture

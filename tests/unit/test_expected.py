@@ -29,7 +29,7 @@ def panels(count: int = 1, **changed: object) -> pd.DataFrame:
 def light(ghi: float = 600.0, **changed: object) -> pd.DataFrame:
     row = {
         "client_id": ["c1"], "slot_start": NOON_MS, "latitude": 40.4, "longitude": -3.7, "generated": ghi,
-        "completeness": 1.0, "stale": 0.0,
+        "completeness": 1.0, "owned": 1.0, "stale": 0.0,
     } | changed  # fmt: skip
     return pd.DataFrame(row)
 
@@ -67,6 +67,14 @@ def test_the_nearest_sensor_that_covered_the_slot_counts() -> None:
     )
     assert expected_energy(panels(), sensors) == expected_energy(panels(), light(600.0))
     assert expected_energy(panels(), sensors[::-1]) == expected_energy(panels(), light(600.0))
+
+
+def test_a_sensor_that_changed_hands_within_the_slot_tells_of_a_part_of_it() -> None:
+    [whole] = expected_energy(panels(), light(600.0))
+    [most] = expected_energy(panels(), light(0.95 * 600.0, owned=0.95))
+    assert most == pytest.approx(whole)
+    half = pd.concat([light(300.0, owned=0.5), light(600.0, latitude=41.0)])  # nearer, for half an hour
+    assert expected_energy(panels(), half) == pytest.approx(whole)
 
 
 def test_half_covered_light_is_that_of_the_whole_slot() -> None:

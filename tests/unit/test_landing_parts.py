@@ -211,6 +211,20 @@ def test_each_condition_raises_after_its_hold_and_clears(bad: Numbers, good: Num
     assert state == {}
 
 
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [(Numbers(lag=0, delay_p95_s=600.0), "delay"), (Numbers(lag=0, messages=100, rejected=100), "refused_share")],
+)
+def test_devices_that_send_once_a_minute_raise_too(bad: Numbers, code: str) -> None:
+    state: dict[str, Any] = {}
+    seen = []
+    for number in range(30):
+        nothing = Numbers(lag=0)  # five reports of six have nothing to tell
+        state, events = judge(state, nothing if number % 6 else bad, number * 10_000, Bounds())
+        seen += [(number, event.code, event.state) for event in events]
+    assert seen == [(6, code, "raised")]
+
+
 def test_sparkline() -> None:
     assert sparkline([0, 1, 2, 4], width=3) == "▃▅█"
     assert sparkline([0, 0]) == "▁▁"

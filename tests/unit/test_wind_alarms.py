@@ -112,8 +112,19 @@ def test_two_strong_gusts_of_five_are_no_gale() -> None:
 
 
 def test_strong_gusts_far_apart_are_no_gale() -> None:
-    assert blow(windows([18.0] * 5, step_s=30)) == []
+    often = windows([5.0] * 200)
+    for number in (20, 51, 82, 113, 144):  # of a sensor that tells its wind each second
+        often[number]["wind_gust"] = 18.0
+    assert blow(often) == []
     assert len(blow(windows([18.0] * 5, step_s=20))) == 1
+
+
+@pytest.mark.parametrize("step_s", [1, 30, 60, 600])
+def test_a_sensor_has_gales_in_its_own_rhythm(step_s: int) -> None:
+    raised, cleared = blow(windows([5.0] * 10 + [20.0] * 10 + [5.0] * 70, step_s=step_s))
+    assert (raised["timestamp"] - NOON) / 1000 == 12 * step_s
+    assert cleared["timestamp"] > raised["timestamp"]
+    assert blow(windows([5.0] * 10 + [20.0, 5.0, 5.0, 5.0, 5.0] * 5, step_s=step_s)) == []
 
 
 def test_wind_between_the_two_thresholds_neither_raises_nor_clears() -> None:
@@ -146,6 +157,8 @@ def test_an_element_has_its_own_threshold() -> None:
         {"high_wind": {"windows": 6, "of": 5}},
         {"implausible": {"jump": 500}},
         {"stuck": {"neighbours": 0}},
+        {"no_data": {"least_s": 1e17}},  # no timer reaches so far
+        {"stuck": {"windows": 10**30}},
         {"no_data": {"slots": 2}},
         {"hail": {}},
     ],
@@ -194,6 +207,12 @@ def test_several_jumps_can_be_asked_for() -> None:
     assert (raised["timestamp"], raised["started_at"]) == (NOON + 25_000, "2026-06-20T12:00:05Z")
 
 
+def test_an_implausible_sensor_that_goes_on_more_seldom_is_cleared() -> None:
+    seldom = windows([41.0] + [5.0 + step % 3 for step in range(20)], step_s=120, start=NOON + 10_000)
+    rows = alarms(windows([5.0] * 10) + seldom[:1] + seldom[1:], code="implausible")
+    assert [row["state"] for row in rows] == ["raised", "cleared"]
+
+
 # -- stuck -------------------------------------------------------------------------------------------
 
 
@@ -214,6 +233,13 @@ def test_nothing_is_stuck_where_nothing_moved_in_that_span() -> None:
     assert alarms(calm, code="stuck", neighbours=[NOON - 1000, NOON]) == []
     [raised] = alarms(calm, code="stuck", neighbours=[NOON + 1_500_000])
     assert raised["timestamp"] == NOON + 1_500_000  # as soon as one moves
+
+
+def test_what_was_not_measured_did_not_stand_still() -> None:
+    before, after = windows([0.0] * 20), windows([0.0] * 20, start=NOON + 700_000)
+    assert alarms(before + after, code="stuck", neighbours=[NOON + 300_000]) == []
+    [raised] = alarms(before + windows([0.0] * 700, start=NOON + 700_000), code="stuck", neighbours=[NOON + 900_000])
+    assert (raised["timestamp"] - NOON) / 1000 == 700 + 600
 
 
 def test_a_value_that_moved_meanwhile_is_not_stuck() -> None:
