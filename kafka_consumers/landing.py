@@ -63,6 +63,8 @@ _FINISH_S = 5.0
 _PATIENCE_S = 1.0
 #: How long the loop waits for MongoDB, s; a write, which has a thread of its own, waits on.
 _ANSWER_S = 5.0
+#: How long the loop waits for Kafka to take its reports, s.
+_TELLING_S = 2.0
 #: A round of the loop that takes longer is stuck, s.
 _ROUND_S = 30.0
 #: How many unknown elements' hours are remembered as alarmed.
@@ -146,6 +148,7 @@ class Landing:
         self._delays: dict[int, performance.DelaySketch] = {}
         self._report_at = time.monotonic() + settings.landing_report_s
         self._round_at = time.monotonic()
+        self._expiring: threading.Thread | None = None
         self._expired_ms = 0
 
     def _kafka_settings(self) -> dict[str, Any]:
@@ -518,21 +521,35 @@ class Landing:
         now_ms = time.time_ns() // 1_000_000
         try:
             with pymongo.timeout(_ANSWER_S):
-                for number in sorted(self._next):
-                    self._report_partition(number, now_ms)
+                # a row that may yet be delivered must not be told again in the next one's numbers
+                if self._producer.flush(_TELLING_S) == 0:
+                    for number in sorted(self._next):
+                        self._report_partition(number, now_ms)
+                    self._producer.flush(_TELLING_S)
             self._troubles.pop("kafka", None)
             self._expire(now_ms)
         except (KafkaException, PyMongoError) as error:
             log.warning("no report", topic=self.topic, error=_first_clause(error))
 
     def _expire(self, now_ms: int) -> None:
-        """Once an hour, one consumer of the topic removes the readings that are kept no longer."""
+        """Once an hour, one consumer of the topic has a thread remove the readings that are kept no longer."""
         hour_ms = now_ms // mongo.HOUR_MS * mongo.HOUR_MS
-        if 0 not in self._next or hour_ms == self._expired_ms:
+        busy = self._expiring is not None and self._expiring.is_alive()
+        if 0 not in self._next or hour_ms == self._expired_ms or busy:
             return
         self._expired_ms = hour_ms
         before_ms = hour_ms - int(self.settings.raw_retention_days * 24) * mongo.HOUR_MS
-        if removed := mongo.expire(self._store.database, self.topic, before_ms):
+        # nobody waits for it: what is left is removed at the next hour
+        self._expiring = threading.Thread(target=self._remove_before, args=(before_ms,), name="expiry", daemon=True)
+        self._expiring.start()
+
+    def _remove_before(self, before_ms: int) -> None:
+        try:
+            removed = mongo.expire(self._store.database, self.topic, before_ms)
+        except PyMongoError as error:
+            log.warning("not expired", topic=self.topic, error=_first_clause(error))
+            return
+        if removed:
             log.info("expired", topic=self.topic, readings=removed, before_ms=before_ms)
 
     def _report_partition(self, number: int, now_ms: int) -> None:
@@ -554,9 +571,13 @@ class Landing:
         numbers = Numbers(row["lag"], row["messages"], row["rejected"], row["delay_p95"], silent_s)
         state, events = judge(progress.get("alarms", {}), numbers, now_ms, self.bounds)
         self._store.raise_events(self.topic, number, events, now_ms)
-        self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key=f"{self.topic}|{number}")
-        if self._producer.flush(2.0) == 0:
-            self._store.note_reported(self.topic, number, asdict(totals), row, state)
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self._store.note_reported(self.topic, number, asdict(totals), row, state)
+
+        key = f"{self.topic}|{number}"
+        self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key, on_delivery=delivered)
 
 
 def _first_clause(error: object) -> str:

@@ -78,8 +78,12 @@ def explain(
     figures["client_id"] = owners["client_id"].reindex(figures["owner"]).to_numpy(object)
     energies = of_readings[0]
     computed, stored, served = (_keyed(rows, energies) for rows in (_records(figures), _records(here), reports))
+
+    def order(key: tuple[int, Any, int]) -> tuple[int, str, int]:
+        return key[0], key[1] or "", int(computed[key]["owner"]) if key in computed else key[2]
+
     told = []
-    for key in sorted({**computed, **stored, **served}, key=lambda key: (key[0], key[1] or "", key[2])):
+    for key in sorted({**computed, **stored, **served}, key=order):
         slot_start, client_id, _ = key
         row = computed.get(key)
         owner = _owner_of(owners, slot_start, client_id, None if row is None else int(row["owner"]))

@@ -37,4 +37,18 @@ for _subject in SUBJECTS:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    from pydantic import ValidationError
+
+    from selfgen.cli.console import err
+
+    try:
+        app()
+    except ValidationError as error:
+        if error.title != "Settings":
+            raise
+        for wrong in error.errors():
+            name = f"SELFGEN_{'_'.join(map(str, wrong['loc'])).upper()}"
+            err.print(
+                f"error: {name} is {wrong['input']!r}: {wrong['msg']}", markup=False, highlight=False, soft_wrap=True
+            )
+        raise SystemExit(1) from None

@@ -176,6 +176,16 @@ def test_alarms_followed_by_the_day_are_those_of_all_slots_at_once(
     assert start + DAY in lake.hours(settings.lake_dir, PANELS.name)
 
 
+def test_an_incident_that_is_open_for_months_is_known(tmp_path: Path) -> None:
+    row = {name: 0 for name in incidents.NO_STATE} | {"element_id": "p1", "code": "no_data", "open": True, "started": 1}
+    state = pd.DataFrame([row]).astype(incidents.NO_STATE.dtypes.to_dict())
+    lake.replace_hour(tmp_path, PANELS.name, START, pa.Table.from_pandas(state, preserve_index=False))
+    day, known = incidents._known(tmp_path, PANELS.name, START + 90 * DAY)
+    assert (day, known["element_id"].tolist()) == (START, ["p1"])
+    day, known = incidents._known(tmp_path, PANELS.name, START - DAY)
+    assert (day, len(known)) == (START - 32 * DAY, 0)
+
+
 class Served:
     """The rows of each hour, as they were made last."""
 

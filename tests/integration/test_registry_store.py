@@ -19,6 +19,7 @@ from couchbase_admin.registry import Registry
 from couchbase_admin.store import IdList, RegistryStore
 from selfgen.registry import (
     Conflict,
+    LightSensor,
     Model,
     Panel,
     Period,
@@ -143,6 +144,30 @@ def test_history_keeps_the_order_of_changes_though_clocks_differ(documents, stor
     told = [(change.key, change.action) for change in store.history([client_key("C2"), client_key("C1")])]
     assert [action for key, action in told if key == client_key("C1")] == ["client added", *["client edited"] * 2]
     assert told[2][0] == client_key("C2")
+
+
+def test_another_time_zone_has_all_that_the_client_ever_had_computed_again(connected):
+    marked = []
+    store = store_on(Namespace(connected), mark_dirty=lambda topic, hours, _reason: marked.append((topic, hours)))
+    store = replace(store, clock=lambda: NOW)
+    for client_id in ("C1", "C2"):
+        add_client(store, a_client(client_id))
+    add_element(store, Panel(panel_id="P1", power_cap=300.0))
+    add_element(store, LightSensor(light_id="L1"))
+    add_install(store, "panel", "P1", "C1", NOW - 9 * DAY)
+    move_install(store, "panel", "P1", "C2", NOW - 5 * DAY)
+    add_install(store, "light", "L1", "C2", NOW - 2 * DAY)
+    del marked[:]
+    edit_client(store, "C2", {"address": "Calle Mayor 1"})
+    assert marked == []
+    edit_client(store, "C2", {"time_zone": "Asia/Kolkata"})
+    spans = {topic: (min(hours), max(hours)) for topic, hours in marked if hours}
+    first = {"panel": NOW - 5 * DAY, "light": NOW - 2 * DAY}
+    hour_ms = 3_600_000
+    assert spans.keys() == first.keys()
+    for topic, since in first.items():
+        assert spans[topic][0] == since.timestamp() * 1000 // hour_ms * hour_ms
+        assert spans[topic][1] == (NOW.timestamp() * 1000 - 1) // hour_ms * hour_ms
 
 
 # refused

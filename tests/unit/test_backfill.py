@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from dateutil.relativedelta import relativedelta
+from typer.testing import CliRunner
 
 from flink_jobs import backfill, pending, reports, runner
 from flink_jobs.reports import Staged
 from flink_jobs.runner import Subject
 from flink_jobs.slots import HOUR, PANEL, hours_between, milliseconds
 from selfgen import lake
+from selfgen.cli import app
 from selfgen.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -191,3 +193,9 @@ def test_again_begins_anew(settings: Settings, jobs: Subject) -> None:
         backfill.run(settings, "panel", jobs, START, END)
     backfill.run(settings, "panel", jobs, START, END, again=True)
     assert jobs.write.did == [*every[:4], *every]
+
+
+def test_hours_that_are_not_over_are_not_computed() -> None:
+    told = CliRunner().invoke(app, ["panels", "run", "--from", "2026-01-01T00", "--to", "2999-01-01T00"])
+    assert told.exit_code == 1
+    assert "the hours to 2999-01-01T00 UTC are not over yet: give --to" in " ".join(told.output.split())

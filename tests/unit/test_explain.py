@@ -163,3 +163,18 @@ def test_a_light_sensor_s_hour_is_compared_with_nothing_and_told_in_its_own_name
     assert "gap: counts nothing" in text
     assert "Wh/m²" in text
     assert "compared with" not in text
+
+
+def test_two_periods_of_one_client_in_a_slot_are_two_accounts() -> None:
+    owners = OWNERS.assign(client_id="c1", end=[T0 + 20 * MINUTE, energy.OPEN_END], init=[SINCE, T0 + 40 * MINUTE])
+    figures = energy.account(readings(), owners, T0, T0 + HOUR)
+    clients = owners["client_id"].reindex(figures["owner"]).to_numpy(object)
+    stored = figures.assign(client_id=clients, time_zone="Europe/Madrid")
+    rows = pd.concat([stored, energy.report_columns(stored)], axis=1)[::-1]  # Druid answers in an order of its own
+    reports = rows[rows["client_id"].notna()].replace({np.nan: None}).to_dict("records")
+    told = explain("p1", readings(), owners, stored, reports, T0, T0 + HOUR, max_gap_s=300)
+    mine = [slot for slot in told if slot["owner"]]
+    assert [slot["owner"]["init"] for slot in mine] == ["2026-03-27T23:00:00Z", "2026-03-29T08:40:00Z"]
+    for slot in mine:
+        assert slot["figures"]["power_gen"] == slot["lake"]["power_gen"] == slot["druid"]["power_gen"]
+        assert slot["differs"] == []
