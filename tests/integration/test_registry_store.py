@@ -153,7 +153,7 @@ def test_another_time_zone_has_all_that_the_client_ever_had_computed_again(conne
     for client_id in ("C1", "C2"):
         add_client(store, a_client(client_id))
     add_element(store, Panel(panel_id="P1", power_cap=300.0))
-    add_element(store, LightSensor(light_id="L1"))
+    add_element(store, LightSensor(light_id="L1", power_cap=400.0))
     add_install(store, "panel", "P1", "C1", NOW - 9 * DAY)
     move_install(store, "panel", "P1", "C2", NOW - 5 * DAY)
     add_install(store, "light", "L1", "C2", NOW - 2 * DAY)
