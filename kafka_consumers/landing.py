@@ -468,7 +468,7 @@ class Landing:
             while self._writing and not self._writing.done() and not stop.is_set():
                 self._round_at = time.monotonic()
                 message = self._consumer.poll(0.2)
-                if message is not None and not message.error():
+                if message is not None and self._is_next(message):
                     self._next.pop(message.partition(), None)  # to be read again
             self._pause(self._consumer.resume, self._assigned & self._next.keys())
         return self._collect()
