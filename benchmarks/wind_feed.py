@@ -49,14 +49,16 @@ class Sent:
 
 
 @contextmanager
-def running(settings: Settings, name: str, sensors: int, servers: Sequence[str] = SERVERS) -> Iterator[Settings]:
-    """Start servers and both wind jobs, with so many sensors that are registered."""
+def running(
+    settings: Settings, name: str, sensors: int, servers: Sequence[str] = SERVERS, jobs: Sequence[str] = JOBS
+) -> Iterator[Settings]:
+    """Start servers and wind jobs, with so many sensors that are registered."""
     with own_stack(settings, name, *servers) as own:
         kafka.ensure_topics(own)
         register(own, "wind", [sensor(number) for number in range(sensors)])
         if "druid" in servers:
             druid.apply_supervisors(own)
-        lifecycle.up(own, JOBS)
+        lifecycle.up(own, jobs)
         yield own
 
 

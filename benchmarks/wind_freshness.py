@@ -2,12 +2,15 @@
 
 Sensors send in order at a steady rate. Three readers look at the same windows: in topic `wind_rich` (the first job has
 committed it), in topic `wind_report` (the second has), and in Druid. A window is there when all sensors' are. The jobs
-wait for readings out of order, and commit, as `Plan` says; both are settings of the system.
+wait for readings out of order, and commit, as `Plan` says; both are settings of the system. Then the same with both
+jobs in one, to `wind_report`: what the topic between them costs.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -43,19 +46,32 @@ class Plan:
 
 
 def run(settings: Settings) -> list[Figure]:
-    """Measure on a stack of its own."""
-    return measure(settings, Plan())
-
-
-def measure(settings: Settings, plan: Plan) -> list[Figure]:
-    """Carry out a plan on servers of its own."""
+    """Measure on stacks of its own."""
+    plan = Plan()
     quick = settings.model_copy(
         update={
             "wind_watermark_delay_ms": plan.watermark_delay_ms,
             "checkpoint_interval_ms": plan.checkpoint_interval_ms,
         }
     )
-    with running(quick, "wind_freshness", plan.sensors) as own, sending(own, plan.sensors, plan.rate, Disorder()):
+    return [*measure(quick, plan), *in_one_job(quick, plan)]
+
+
+def in_one_job(settings: Settings, plan: Plan) -> list[Figure]:
+    """Measure how long a window takes into `wind_report` where no topic lies in between."""
+    seconds: list[float] = []
+    with running(settings, "wind_one_job", plan.sensors, ("kafka", "couchbase", "flink"), ()) as own:
+        subprocess.run([sys.executable, "-m", "benchmarks.wind_one_job"], env=own.environment(), check=True)
+        with sending(own, plan.sensors, plan.rate, Disorder()):
+            time.sleep(plan.warm_s)
+            with meanwhile(lambda stop: _watch_topic(own, plan, "wind_report", stop, seconds)):
+                time.sleep(plan.seconds)
+    return _figures("both jobs in one: end of window → committed to wind_report", seconds)
+
+
+def measure(settings: Settings, plan: Plan) -> list[Figure]:
+    """Carry out a plan on servers of its own."""
+    with running(settings, "wind_freshness", plan.sensors) as own, sending(own, plan.sensors, plan.rate, Disorder()):
         _await_rows(own)
         time.sleep(plan.warm_s)
         with _seen(own, plan) as (rich, report, answered, alarms):

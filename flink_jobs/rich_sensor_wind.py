@@ -94,12 +94,11 @@ def enrichment(settings: Settings):
     return udf(Enrich(), result_type=row, func_type="pandas")
 
 
-def build_pipeline(
-    env: StreamTableEnvironment, settings: Settings, source: str, sink: str, late: str, enrich
-) -> StatementSet:
-    """Return the job from a table of readings to a table of enriched windows and one of late readings.
+def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> str:
+    """Create what lies between a table of readings and its enriched windows; return the query of these.
 
-    Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both.
+    Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both: the
+    late ones are those of the view `seen_once` with a `late_s`.
     """
     env.create_temporary_function("enrich", enrich)
     env.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION once AS 'selfgen.flink.Once'")
@@ -134,11 +133,19 @@ def build_pipeline(
                           WHEN angle < 0 THEN 0E0 END AS wind_direction
               FROM windowed)""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
-    selected = ", ".join(
-        ["start_ms", *(values.get(column.name, f"`{column.name}`") for column in DATASOURCES["wind_report"])]
+    selected = (
+        f"{values.get(column.name, f'`{column.name}`')} AS `{column.name}`" for column in DATASOURCES["wind_report"]
     )
+    return f"SELECT start_ms AS `timestamp`, {', '.join(selected)} FROM enriched"
+
+
+def build_pipeline(
+    env: StreamTableEnvironment, settings: Settings, source: str, sink: str, late: str, enrich
+) -> StatementSet:
+    """Return the job from a table of readings to a table of enriched windows and one of late readings."""
+    windows = create_views(env, settings, source, enrich)
     job = env.create_statement_set()
-    job.add_insert_sql(f"INSERT INTO {sink} SELECT {selected} FROM enriched")
+    job.add_insert_sql(f"INSERT INTO {sink} {windows}")
     job.add_insert_sql(f"""
         INSERT INTO {late}
         SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction, late_s

@@ -9,6 +9,7 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.ByteBuffer;
+import java.nio.channels.ClosedChannelException;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -22,7 +23,9 @@ import java.util.function.ToIntFunction;
  * Keeps a store's documents in a file: one JSON line for each change, written before the client has its answer.
  *
  * <p>So a killed server loses nothing that it acknowledged; a machine that loses power, at most the time between two
- * syncs. The file is rewritten with the living documents alone when it is opened, and when it has grown well beyond them.
+ * syncs. The file is rewritten with the living documents alone when it is opened, and when most of its lines are of
+ * documents that were changed or removed since. Clients wait for neither a sync nor, as long as documents only come, a
+ * rewriting.
  */
 final class Journal {
     private static final long REWRITE_BYTES = 64L << 20;
@@ -34,7 +37,7 @@ final class Journal {
     private final ToIntFunction<String> vbucketOfKey;
     private final Gson json = new GsonBuilder().disableHtmlEscaping().create();
     private FileChannel channel;
-    private long livingBytes;
+    private long lines;
     private volatile boolean dirty;
 
     /** One line; {@code value} is Base64, null where the document was removed. */
@@ -94,23 +97,32 @@ final class Journal {
         sync();
     }
 
-    private synchronized void sync() {
-        if (!dirty) {
+    private void sync() {
+        FileChannel written = toSync();
+        if (written == null) {
             return;
         }
-        dirty = false;
         try {
-            channel.force(false);
+            written.force(false);
+        } catch (ClosedChannelException rewritten) {
+            // the file that took its place is on the disk
         } catch (IOException problem) {
             CouchbaseStandIn.fail("cannot write " + file + ": " + problem);
         }
+    }
+
+    private synchronized FileChannel toSync() {
+        FileChannel written = dirty ? channel : null;
+        dirty = false;
+        return written;
     }
 
     private synchronized void append(Line line) {
         try {
             write(channel, ByteBuffer.wrap(bytesOf(line)));
             dirty = true;
-            if (channel.position() > Math.max(REWRITE_BYTES, REWRITE_FACTOR * livingBytes)) {
+            lines++;
+            if (channel.position() > REWRITE_BYTES && lines > REWRITE_FACTOR * documents.getMap().size()) {
                 rewrite();
             }
         } catch (IOException problem) {
@@ -182,7 +194,7 @@ final class Journal {
             channel.close();
         }
         channel = rewritten;
-        livingBytes = channel.position();
+        lines = documents.getMap().size();
         dirty = false;
     }
 
