@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from benchmarks.form import Figure
 from benchmarks.wind import Plan, contestant, wind
+from benchmarks.wind_feed import room_for
 from selfgen.settings import Settings
 
 _SENSORS = (1_000, 10_000, 100_000)
@@ -20,7 +21,7 @@ def run(settings: Settings) -> list[Figure]:
     rates = {}
     for sensors in _SENSORS:
         plan = Plan(few=200_000, many=800_000, sensors=sensors)  # the first 200 000 know all sensors
-        room = settings.model_copy(update={"registry_cache_elements": 2 * max(_SENSORS)})
+        room = settings.model_copy(update=room_for(max(_SENSORS)))
         with wind(room, sensors, plan.many) as own:
             rates[sensors] = contestant(own, "enriched", plan.few, plan.many)
     first = rates[_SENSORS[0]]

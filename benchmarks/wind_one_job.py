@@ -11,7 +11,8 @@ def submit(settings: Settings) -> None:
     env = runtime.streaming(settings, "both_in_one")
     source = rich_sensor_wind.create_source(env, settings)
     windows = rich_sensor_wind.create_views(env, settings, source, rich_sensor_wind.enrichment(settings))
-    env.execute_sql(f"CREATE TEMPORARY VIEW windows AS SELECT *, 0 AS kafka_partition FROM ({windows})")  # noqa: S608 - our own
+    every = env.sql_query(f"SELECT *, 0 AS kafka_partition FROM ({windows})")  # noqa: S608 - our own
+    env.create_temporary_view("windows", env.to_data_stream(every))  # once, for reports and alarms
     report, alarm = (write_sensor_wind.create_sink(env, settings, topic) for topic in ("wind_report", "wind_alarm"))
     thresholds = write_sensor_wind.own_thresholds(settings)
     write_sensor_wind.build_pipeline(env, settings, "windows", report, alarm, thresholds).execute()

@@ -13,7 +13,7 @@ import numpy as np
 import requests
 
 from benchmarks.form import Figure
-from benchmarks.wind_feed import JOBS, Disorder, running, sending
+from benchmarks.wind_feed import JOBS, Disorder, room_for, running, sending
 from flink_jobs import keeper
 from selfgen.clients import kafka
 from selfgen.settings import Settings
@@ -34,7 +34,7 @@ def run(settings: Settings) -> list[Figure]:
 
 def measure(settings: Settings, sensors: int, measured_s: float) -> list[Figure]:
     """Measure a number of sensors."""
-    room = settings.model_copy(update={"registry_cache_elements": 2 * sensors})
+    room = settings.model_copy(update=room_for(sensors))
     with (
         running(room, "wind_state", sensors, SERVERS) as own,
         sending(own, sensors, RATE, Disorder()),
