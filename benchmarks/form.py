@@ -59,7 +59,7 @@ class Figure:
     @property
     def holds(self) -> bool | None:
         """Whether the bar holds; None without one."""
-        return None if self.bar is None else _COMPARISONS[self.bar[0]](self.value, self.bar[1])
+        return None if self.bar is None else bool(_COMPARISONS[self.bar[0]](self.value, self.bar[1]))
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure as it is written."""
