@@ -23,7 +23,7 @@ from bson.raw_bson import RawBSONDocument
 
 from benchmarks.form import Figure
 from benchmarks.meanwhile import meanwhile
-from benchmarks.servers import own_stack, register
+from benchmarks.servers import own_stack, register, room_for
 from kafka_consumers.documents import document
 from selfgen.clients import druid, mongo
 from selfgen.settings import Settings
@@ -63,7 +63,7 @@ def run(settings: Settings) -> list[Figure]:
 
 def contest(settings: Settings, panels: int) -> tuple[tuple[Measured, Measured], list[Figure]]:
     """Return how both did, ours first."""
-    with own_stack(settings, "panels_hour", *SERVERS) as own:
+    with own_stack(settings.model_copy(update=room_for(panels)), "panels_hour", *SERVERS) as own:
         ids = [f"panel-{number:06d}" for number in range(panels)]
         register(own, "panel", ids)
         mongo.ensure_collections(own)

@@ -1,8 +1,9 @@
 """One reading that comes half a year late, of a thousand panels: how long until all that depends on it is mended.
 
-The lake and Druid hold the hours of half a year. A reading of one minute of the first day arrives; `batch watch`'s pass computes
-the hours that it touches, and replaces in Druid all that depend on them: the sums of the rest of the year, what is
-compared with them, the alarms. The rows of all other panels must be what they were, and so must the panel's own before.
+The lake and Druid hold the hours of half a year. A reading of one minute of the first day arrives; `batch watch`'s pass
+computes the hours that it touches, and replaces in Druid all that depend on them: the sums of the rest of the year,
+what is compared with them, the alarms. The rows of all other panels must be what they were, and so must the panel's own
+before.
 """
 
 from __future__ import annotations

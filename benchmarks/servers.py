@@ -66,6 +66,11 @@ def own_stack(settings: Settings, name: str, *servers: str) -> Iterator[Settings
         shutil.rmtree(own.stack_dir, ignore_errors=True)
 
 
+def room_for(elements: int) -> dict[str, int]:
+    """Return the settings that have room for so many elements: of the look-up's cache, and of the registry itself."""
+    return {"registry_cache_elements": 2 * elements, "couchbase_heap_mib": 192 + elements // 100}
+
+
 def register(settings: Settings, kind: str, element_ids: Sequence[str]) -> None:
     """Register elements by an import, ten at each client.
 

@@ -62,11 +62,6 @@ def running(
         yield own
 
 
-def room_for(sensors: int) -> dict[str, int]:
-    """Return the settings that have room for so many sensors: of the look-up's cache, and of the registry itself."""
-    return {"registry_cache_elements": 2 * sensors, "couchbase_heap_mib": 192 + sensors // 100}
-
-
 def sensor(number: int) -> str:
     """Return a sensor's id."""
     return f"wind-{number:06d}"

@@ -8,8 +8,8 @@ hundred thousand sensors holds one reading or none.
 from __future__ import annotations
 
 from benchmarks.form import Figure
+from benchmarks.servers import room_for
 from benchmarks.wind import Plan, contestant, wind
-from benchmarks.wind_feed import room_for
 from selfgen.settings import Settings
 
 _SENSORS = (1_000, 10_000, 100_000)

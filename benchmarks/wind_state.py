@@ -13,7 +13,8 @@ import numpy as np
 import requests
 
 from benchmarks.form import Figure
-from benchmarks.wind_feed import JOBS, Disorder, room_for, running, sending
+from benchmarks.servers import room_for
+from benchmarks.wind_feed import JOBS, Disorder, running, sending
 from flink_jobs import keeper
 from selfgen.clients import kafka
 from selfgen.settings import Settings
