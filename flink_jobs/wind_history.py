@@ -185,15 +185,14 @@ def _merge(settings: Settings, stop: Event, say: Callable[[str], object], now_ms
 
 def _is_landed(settings: Settings, stop: Event) -> bool:
     """Wait a little until MongoDB has what the topic has now; return whether it has."""
-    from kafka_consumers.store import partition_id
     from selfgen.clients import kafka, mongo
 
     ends = kafka.end_offsets(settings, TOPIC)
     progress = mongo.database(settings)["landing_progress"]
 
     def behind() -> bool:
-        landed = {one["_id"]: one["next_offset"] for one in progress.find({"topic_id": TOPIC})}
-        return any(landed.get(partition_id(TOPIC, number), 0) < end for number, end in ends.items())
+        landed = {one["partition"]: one["next_offset"] for one in progress.find({"topic_id": TOPIC})}
+        return any(landed.get(number, 0) < end for number, end in ends.items())
 
     waiting = Retrying(
         retry=retry_if_result(bool),
