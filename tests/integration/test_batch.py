@@ -148,7 +148,7 @@ def test_what_a_meter_counted_in_outages_is_in_the_hours_of_the_outages(plant: P
     assert told["energy"] == pytest.approx(((plant.end - plant.first) / HOUR - 4 / 60) * 1000, rel=1e-9)
     # three spells of 176 min are covered, but for 8 min about the reading that comes late
     assert told["spread"] == pytest.approx(told["energy"] - (3 * 176 - 8) / 60 * 1000, rel=1e-9)
-    assert told["silent"] > 12
+    assert told["silent"] > 8  # by day, where there was light; how many depends on when the spells are
     hour = datetime.fromtimestamp(told["first"] / 1000, UTC).replace(minute=0)
     [slot] = explain_hour(plant.settings, "batch-p1", hour)
     assert slot["differs"] == []
