@@ -180,7 +180,9 @@ def check_client(client: Client, relations: Relations) -> None:
     for period in relations.periods:
         if period.client_id != client.client_id:
             continue
-        if client.open_date and local_date(period.init_date, client.time_zone) < client.open_date:
+        # on its own clock, or on that of UTC: a date without its place may be either
+        begins = max(local_date(period.init_date, client.time_zone), period.init_date.date())
+        if client.open_date and begins < client.open_date:
             raise Refused(
                 f"client {client.client_id} is a client since {client.open_date}: give a later start, "
                 "or correct its open_date."
