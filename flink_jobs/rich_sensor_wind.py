@@ -111,19 +111,16 @@ def create_views(env: StreamTableEnvironment, settings: Settings, source: str, e
         FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once',
                   kept_ms => CAST({settings.wind_duplicate_s * 1000} AS BIGINT))""")
     env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
-    env.execute_sql(f"""
+    env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
                AVG(wind_speed) AS wind_speed, MAX(wind_speed) AS wind_gust, MIN(wind_speed) AS wind_min,
-               CASE WHEN SQRT(POWER(SUM(wind_speed * SIN(RADIANS(wind_direction))), 2)
-                            + POWER(SUM(wind_speed * COS(RADIANS(wind_direction))), 2))
-                         > {NO_DIRECTION} * COUNT(*) * AVG(wind_speed)
-                    THEN DEGREES(ATAN2(SUM(wind_speed * SIN(RADIANS(wind_direction))),
-                                       SUM(wind_speed * COS(RADIANS(wind_direction))))) END AS angle,
+               SUM(wind_speed * SIN(RADIANS(wind_direction))) AS east,
+               SUM(wind_speed * COS(RADIANS(wind_direction))) AS north,
                COUNT(*) AS samples
         FROM TABLE(TUMBLE(TABLE in_time, DESCRIPTOR(event_time), INTERVAL '1' SECOND))
         GROUP BY window_start, window_end, wind_id""")
-    env.execute_sql("""
+    env.execute_sql(f"""
         CREATE TEMPORARY VIEW enriched AS
         SELECT wind_id, start_ms, wind_speed, wind_gust, wind_min, wind_direction, samples,
                enrich(wind_id, start_ms) AS place
@@ -131,7 +128,9 @@ def create_views(env: StreamTableEnvironment, settings: Settings, source: str, e
                      wind_speed, wind_gust, wind_min, samples,
                      CASE WHEN angle >= 0 THEN angle WHEN angle + 360 < 360 THEN angle + 360
                           WHEN angle < 0 THEN 0E0 END AS wind_direction
-              FROM windowed)""")
+              FROM (SELECT *, CASE WHEN SQRT(east * east + north * north) > {NO_DIRECTION} * samples * wind_speed
+                                   THEN DEGREES(ATAN2(east, north)) END AS angle
+                    FROM windowed))""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
     selected = (
         f"{values.get(column.name, f'`{column.name}`')} AS `{column.name}`" for column in DATASOURCES["wind_report"]

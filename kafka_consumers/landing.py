@@ -43,7 +43,7 @@ from tenacity import (
 
 from kafka_consumers import documents, health
 from kafka_consumers.entrance import Bounds, Numbers, judge
-from kafka_consumers.store import UNKNOWN_ELEMENT, Batch, Range, Store, Tally, message_id, offset_of_life
+from kafka_consumers.store import Batch, Range, Store, Tally, message_id, offset_of_life
 from selfgen import performance
 from selfgen.clients import kafka, mongo
 from selfgen.messages import LATEST_MS, Decoded, as_object, decode
@@ -67,6 +67,8 @@ _ANSWER_S = 5.0
 _TELLING_S = 2.0
 #: A round of the loop that takes longer is stuck, s.
 _ROUND_S = 30.0
+#: Why there is an alarm, though the message was landed.
+UNKNOWN_ELEMENT = "unknown_element"
 #: How many unknown elements' hours are remembered as alarmed.
 _REMEMBERED_ALARMS = 100_000
 #: Bytes of a refused message that its alarm keeps: all, but of what no document could hold.

@@ -39,8 +39,6 @@ _DENSE_SHARE = 0.1
 
 #: More messages than a partition ever has.
 _OFFSETS_OF_LIFE = 10**13
-#: Why there is an alarm, though the message was landed.
-UNKNOWN_ELEMENT = "unknown_element"
 
 LANDED, DUPLICATE, REPLACED = 0, 1, 2
 

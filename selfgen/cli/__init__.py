@@ -37,16 +37,15 @@ for _subject in SUBJECTS:
 
 def main() -> None:
     """Run the command line."""
-    from pydantic import ValidationError
-
-    from selfgen.cli.console import err
-
     try:
         app()
-    except ValidationError as error:
-        if error.title != "Settings":
+    except ValueError as error:
+        # pydantic's, which takes long to import, of the settings
+        if getattr(error, "title", "") != "Settings":
             raise
-        for wrong in error.errors():
+        from selfgen.cli.console import err
+
+        for wrong in error.errors():  # type: ignore[attr-defined]
             name = f"SELFGEN_{'_'.join(map(str, wrong['loc'])).upper()}"
             err.print(
                 f"error: {name} is {wrong['input']!r}: {wrong['msg']}", markup=False, highlight=False, soft_wrap=True

@@ -205,11 +205,14 @@ def test_a_client_may_have_an_element_from_its_first_local_day_on(store, tmp_pat
         "client,,,C1,x,41.4,2.17,2026-02-01,,,",
         "panel,,,,,,,,P1,400,",
         "panel,,,,,,,,P2,400,",
+        "panel,,,,,,,,P3,400,",
+        "client,,,C2,x,-12.05,-77.04,2026-02-01,,,",
+        "install,panel,P3,C2,,,,,,,2026-02-01T00:00:00Z",  # the day before in Lima, but UTC's may be meant
         "install,panel,P1,C1,,,,,,,2026-02-01",
         "install,panel,P2,C1,,,,,,,2026-01-31",
     ]
     result = bulk.import_file(store, written(tmp_path / "in.csv", "\n".join(rows)), rejects)
-    assert (result.written, result.rejected) == (4, 1)
+    assert (result.written, result.rejected) == (7, 1)
     assert "client C1 is a client since 2026-02-01" in rejects.read_text()
 
 
