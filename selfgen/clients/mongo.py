@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import bson
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from pymongo import DeleteOne, MongoClient, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
+from pymongo.cursor import Cursor
 from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, OperationFailure
 
@@ -159,21 +161,23 @@ def read_readings(
         `element_id` (str), `time` (int64, epoch ms) and each value field (float64, NaN where absent), in
         order of element and time. A reading with none of these fields, as a deleted one, is left out.
     """
-    projection = {"_id": 1, **{f"msg_value.{name}": 1 for name in value_fields}}
-    known: dict[str, int] = {}
+    # flat documents are decoded in half the time of nested ones
+    projection = {"_id": 1, **{f"value{number}": f"$msg_value.{name}" for number, name in enumerate(value_fields)}}
+    known = pa.array([], pa.string())
     parts: list[list[NDArray[Any]]] = []
-    with nullcontext(client) if client else connect(settings) as reader:
-        batches = reader[settings.mongodb_database]["topic"].find_raw_batches(
+    with nullcontext(client) if client else connect(settings) as reader, _no_collection():
+        found = reader[settings.mongodb_database]["topic"].find(
             time_range(topic, start_ms, end_ms), projection, batch_size=_READ_BATCH
         )
-        for batch in batches:
-            # a batch of documents takes twenty times the memory of its arrays, so it goes at once
-            parts.append(_arrays(topic, bson.decode_all(cast(bytes, batch)), value_fields, known))
+        for documents in _fetched_ahead(found):
+            # documents take twenty times the memory of their arrays, so they go at once
+            arrays, known = _arrays(topic, documents, len(value_fields), known)
+            parts.append(arrays)
     types = (np.int32, np.int64, *(np.float64 for _ in value_fields))
     codes, times_ms, *values = (
         np.concatenate([np.empty(0, kind), *(part[place] for part in parts)]) for place, kind in enumerate(types)
     )
-    elements = np.array(list(known), dtype=object)
+    elements = known.to_numpy(zero_copy_only=False)
     rank = np.empty(len(elements), np.int32)
     rank[np.argsort(elements)] = np.arange(len(elements))
     order = np.argsort(rank[codes], kind="stable")  # the range comes in order of time
@@ -184,21 +188,44 @@ def read_readings(
     return frame if present.all() else frame[present].reset_index(drop=True)
 
 
+def _fetched_ahead(found: Cursor[Document]) -> Iterator[list[Document]]:
+    """Yield documents in batches; the next batch comes while its predecessor is looked at."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(found.to_list, _READ_BATCH)
+        while documents := coming.result():
+            coming = pool.submit(found.to_list, _READ_BATCH)
+            yield documents
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Spare many new objects the search for cycles among them, which takes longer than making them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _arrays(
-    topic: str, documents: list[Document], value_fields: Sequence[str], known: dict[str, int]
-) -> list[NDArray[Any]]:
-    """Return documents as arrays: number of the element in `known`, where new ones are added, time, value fields."""
+    topic: str, documents: list[Document], fields: int, known: pa.StringArray
+) -> tuple[list[NDArray[Any]], pa.StringArray]:
+    """Return documents as arrays, number of the element in `known`, time, value fields; and `known` with new ones."""
     time_at = len(topic) + 1
     element_at = time_at + _TIME_DIGITS + 1
-    count = len(documents)
-    identities = [document["_id"] for document in documents]
-    values = [document["msg_value"] for document in documents]
-    codes = (known.setdefault(identity[element_at:], len(known)) for identity in identities)
-    return [
-        np.fromiter(codes, np.int32, count),
-        np.fromiter((int(identity[time_at : element_at - 1]) for identity in identities), np.int64, count),
-        *(np.array([value.get(name) for value in values], dtype=np.float64) for name in value_fields),
-    ]
+    identities = pa.array([document["_id"] for document in documents], pa.string())
+    elements = pc.utf8_slice_codeunits(identities, element_at)
+    times = pc.utf8_slice_codeunits(identities, time_at, element_at - 1).cast(pa.int64())
+    new = elements.filter(pc.invert(pc.is_in(elements, value_set=known)))
+    if len(new):
+        known = pa.concat_arrays([known, new.unique()])
+    values = (
+        np.array([document.get(name) for document in documents], dtype=np.float64)
+        for name in (f"value{number}" for number in range(fields))
+    )
+    return [pc.index_in(elements, value_set=known).to_numpy(), times.to_numpy(), *values], known
 
 
 def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int, end_ms: int) -> Iterator[Document]:
