@@ -107,12 +107,18 @@ def forms(other: str) -> Iterator[dict[str, Any]]:
         "STRING_AGG(DISTINCT client_id, ',')",
         "SUM(SUM(power_gen)) OVER ()",
         "SUM(power_gen)) FROM panel_report --",
+        "SUM(power_gen) FROM druid.panel_report UNION ALL SELECT SUM(power_gen)",
+        "MAX(client_id) FROM druid.panel_report UNION ALL SELECT MAX(client_id)",
+        "MAX(topic_id) FROM druid.topic_performance UNION ALL SELECT MAX(client_id)",
+        "MAX(client_id) /* /* */ FROM druid.panel_report UNION ALL SELECT MAX(client_id) -- */",
     ):
         yield {"columns": [], "metrics": [sql_metric(expression)]}
     for expression in (
         "(SELECT MAX(client_id) FROM panel_report)",
         "client_id || name",
         "client_id FROM panel_report --",
+        "client_id FROM druid.panel_report UNION ALL SELECT client_id",
+        "client_id FROM (VALUES ('a')) AS t (client_id) UNION ALL SELECT client_id",
         "CASE WHEN 1 = 1 THEN client_id END",
     ):
         yield {"columns": [sql_column(expression)], "metrics": energy}
