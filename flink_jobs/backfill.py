@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flink_jobs import pending
 from flink_jobs.reports import Loading
-from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, parts, settled, stale
+from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, note_moves, parts, settled, stale
 from flink_jobs.slots import LIGHT, hand_over_marks, milliseconds
 from selfgen import lake, recompute
 from selfgen.settings import Settings
+
+if TYPE_CHECKING:
+    from selfgen.clients.mongo import DirtyHour
 
 
 def run_and_unmark(
@@ -42,17 +45,23 @@ def run_and_unmark(
 
     with lake.exclusive(settings.lake_dir, kind):
         hand_over_marks(settings)
-        marks = mongo.dirty_hours(settings, kind, milliseconds(end))
+        marked, span = mongo.dirty_hours(settings, kind, milliseconds(end)), (milliseconds(start), milliseconds(end))
+        marks = _within(settings, marked, [span])
+        note_moves(settings, SUBJECTS[kind].source, marks)
         done = run(settings, kind, SUBJECTS[kind], start, end, again=again, progress=progress)
         # parts that an earlier run had computed were so before these marks were read
-        computed = {*recompute.hours(parts([(milliseconds(start), milliseconds(end))])[done["resumed"] :])}
-        whole = [mark for mark in marks if recompute.touched([mark.hour_ms], settings.max_gap_s) <= computed]
-        mongo.clear_dirty(settings, whole)
+        mongo.clear_dirty(settings, _within(settings, marks, parts([span])[done["resumed"] :]))
         next_ms = mongo.batch_progress(settings, kind)
         end_ms = min(milliseconds(end), settled(settings, time.time_ns() // 1_000_000))
         if milliseconds(start) <= (milliseconds(start) if next_ms is None else next_ms) < end_ms:
             mongo.advance_batch(settings, kind, end_ms)
     return done
+
+
+def _within(settings: Settings, marks: Iterable[DirtyHour], ranges: Iterable[recompute.Range]) -> list[DirtyHour]:
+    """Return the marks of hours that touch no slot outside of ranges."""
+    hours = {*recompute.hours(ranges)}
+    return [mark for mark in marks if recompute.touched([mark.hour_ms], settings.max_gap_s) <= hours]
 
 
 def run(

@@ -166,8 +166,9 @@ def _follow(
 
 
 def _silent(slots: pd.DataFrame, seen: pd.Series, start_ms: int, end_ms: int) -> list[str]:
-    """Return the elements that have not each of their clock's slots: only of them the registry has to be asked."""
-    by_element = slots.groupby("element_id").agg(slots=("slot_start", "nunique"), zone=("time_zone", "last"))
+    """Return the elements that may not have each of their clock's slots: only of them the registry has to be asked."""
+    zoned = slots.assign(time_zone=slots["time_zone"].fillna(NOBODYS_ZONE)).groupby("element_id")
+    by_element = zoned.agg(slots=("slot_start", "nunique"), zone=("time_zone", "last"), clocks=("time_zone", "nunique"))
     of_element = by_element.reindex(seen.index)
     begin = seen.clip(lower=start_ms)
     zones = of_element["zone"].fillna(NOBODYS_ZONE)
@@ -175,4 +176,6 @@ def _silent(slots: pd.DataFrame, seen: pd.Series, start_ms: int, end_ms: int) ->
     for zone, mine in begin.groupby(zones, sort=False):
         starts, _ = calendar.slots(str(zone), int(mine.min()), end_ms)
         least[mine.index] = len(starts) - np.searchsorted(starts, mine.to_numpy())
-    return list(seen.index[(of_element["slots"].fillna(0) < least).to_numpy()])
+    # the slots of several clocks cannot be counted by one of them
+    doubtful = (of_element["slots"].fillna(0) < least) | (of_element["clocks"] > 1)
+    return list(seen.index[doubtful.to_numpy()])

@@ -125,9 +125,7 @@ def run_pass(
         if todo.left:
             say(f"{kind}: {len(todo.left)} hours stay as they are, because their raw readings are no longer kept")
         rows = Counter(dict.fromkeys(subject.write.DATASOURCE_NAMES, 0))
-        if moved := [mark.hour_ms for mark in todo.marks if mark.ownership]:
-            # who is silent then may be told otherwise, and since, though the slots may come out as they were
-            slots.note_changes(settings, subject.source, [moments((hour, hour))[0] for hour in moved])
+        note_moves(settings, subject.source, todo.marks)
         if todo.compute:
             say(f"{kind}: computes {_told(todo.compute)}")
             subject.rich.run(settings, [moments(part) for part in todo.compute])
@@ -156,6 +154,15 @@ def run_pass(
         "computed_to": datetime.fromtimestamp(todo.end_ms / 1000, UTC),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def note_moves(settings: Settings, source: slots.Source, marks: Iterable[DirtyHour]) -> None:
+    """Note the hours in which somebody else has an element now.
+
+    Who is silent then may be told otherwise, and since, though the slots may come out as they were.
+    """
+    if moved := [moments((mark.hour_ms, mark.hour_ms))[0] for mark in marks if mark.ownership]:
+        slots.note_changes(settings, source, moved)
 
 
 def stale(settings: Settings, kind: str, besides: Iterable[int] = ()) -> list[recompute.Range]:

@@ -115,6 +115,16 @@ def without_readings(settings: Settings, kind: str, hours_ms: Collection[int]) -
     return {hour for hour in hours_ms if not expired.isdisjoint(recompute.readings_of(hour, settings.max_gap_s))}
 
 
+def check_readings(settings: Settings, kind: str, hours: Sequence[datetime]) -> None:
+    """Raise `RawRemoved` where readings of hours are needed that are no longer kept."""
+    if gone := without_readings(settings, kind, [milliseconds(hour) for hour in hours]):
+        first = datetime.fromtimestamp(min(gone) / 1000, UTC)
+        raise RawRemoved(
+            f"{kind}: raw readings of {len(gone)} of these hours, from {first:%Y-%m-%dT%H} on, are no longer "
+            "kept, so they cannot be computed again; what the lake and Druid have of them stays"
+        )
+
+
 def milliseconds(moment: datetime) -> int:
     """Return epoch milliseconds."""
     return round(moment.timestamp() * 1000)
@@ -152,10 +162,12 @@ def hand_over_marks(settings: Settings) -> None:
 
 
 def owners_of(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the registry's periods as energy accounting wants them: epoch ms, open ends far away."""
+    """Return the registry's periods as energy accounting wants them: epoch ms, open ends far away, zones that exist."""
     owners = history.reset_index(drop=True)
     end = owners["end"].astype("datetime64[ms, UTC]")
+    zones = {zone: zone if calendar.is_zone(zone) else energy.NOBODYS_ZONE for zone in owners["time_zone"].unique()}
     return owners.assign(
+        time_zone=owners["time_zone"].map(zones).astype(object),
         init=owners["init"].astype("datetime64[ms, UTC]").astype("int64"),
         end=end.astype("int64").where(end.notna(), energy.OPEN_END),
     )
@@ -424,12 +436,7 @@ def _replace_slots(
 ) -> None:
     hand_over_marks(settings)
     hours = [hour for start, end in ranges for hour in hours_between(start, end)]
-    if gone := without_readings(settings, source.kind, [milliseconds(hour) for hour in hours]):
-        first = datetime.fromtimestamp(min(gone) / 1000, UTC)
-        raise RawRemoved(
-            f"{source.kind}: raw readings of {len(gone)} of these hours, from {first:%Y-%m-%dT%H} on, are no longer "
-            "kept, so they cannot be computed again; what the lake and Druid have of them stays"
-        )
+    check_readings(settings, source.kind, hours)
     env = runtime.batch(settings, name)
     staging = settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
 
@@ -437,6 +444,7 @@ def _replace_slots(
         writer = slot_writer(settings, source, staging, extra, finish, expectation)
         env.execute_sql(f"CREATE TEMPORARY VIEW split AS {listed(splits(ranges), 'start_ms, end_ms')}")
         run_writer(env, settings, writer, "split", "start_ms, end_ms")
+        check_readings(settings, source.kind, hours)  # they may have been removed before they were read
         columns = schema((*SLOT, *extra))
         publish = partial(lake.publish, staging, settings.lake_dir, source.kind, schema=columns)
         before = partial(note_changes, settings, source)

@@ -382,7 +382,7 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
         (JSON text) and the columns of the enrichment; where known, also `slot_end`, `generated`,
         `estimated`, `greatest`, `power_cap`, `owned`, `expected_gen`, `performance_ratio`, `meter_resets`, what
         `selfgen.evidence` says of its samples, and of light sensors `possible`, W/m², and `seen` and `hidden`
-        (`selfgen.soiling`). Of a slot with two owners the later row counts.
+        (`selfgen.soiling`). Of a slot with two owners the later row that has samples counts.
     kind : {"panel", "light"}
         What the elements are.
     state : DataFrame
@@ -424,8 +424,11 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
 
 def _ordered(slots: pd.DataFrame) -> pd.DataFrame:
     """Return each slot of each element once, in order."""
-    return slots.sort_values(["element_id", "slot_start"], kind="stable").drop_duplicates(
-        ["element_id", "slot_start"], keep="last", ignore_index=True
+    measured = slots.assign(measured=slots["samples"] > 0)
+    return (
+        measured.sort_values(["element_id", "slot_start", "measured"], kind="stable")
+        .drop_duplicates(["element_id", "slot_start"], keep="last", ignore_index=True)
+        .drop(columns="measured")
     )
 
 

@@ -13,10 +13,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -165,7 +164,7 @@ def read_readings(
     projection = {"_id": 1, **{f"value{number}": f"$msg_value.{name}" for number, name in enumerate(value_fields)}}
     known = pa.array([], pa.string())
     parts: list[list[NDArray[Any]]] = []
-    with nullcontext(client) if client else connect(settings) as reader, _no_collection():
+    with nullcontext(client) if client else connect(settings) as reader:
         found = reader[settings.mongodb_database]["topic"].find(
             time_range(topic, start_ms, end_ms), projection, batch_size=_READ_BATCH
         )
@@ -195,18 +194,6 @@ def _fetched_ahead(found: Cursor[Document]) -> Iterator[list[Document]]:
         while documents := coming.result():
             coming = pool.submit(found.to_list, _READ_BATCH)
             yield documents
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Spare many new objects the search for cycles among them, which takes longer than making them."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _arrays(

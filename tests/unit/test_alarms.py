@@ -57,6 +57,18 @@ def test_silence_is_raised_after_two_daylight_slots_and_cleared_by_data() -> Non
     assert rows["power_low"].isna().all()
 
 
+def test_of_two_owners_in_a_slot_the_one_who_was_measured_counts() -> None:
+    """The earlier one's part has nothing but what the meter counted in an outage, whatever the order of the rows."""
+    both = slots(
+        slot_start=[NOON, NOON + HOUR, NOON + HOUR, NOON + 2 * HOUR],
+        completeness=[0.0, 0.9, 0.0, 1.0],
+        samples=[0, 35, 0, 60],
+        client_id=["C1", "C2", "C1", "C2"],
+    )
+    for rows in (both, both.iloc[::-1]):
+        assert slot_alarms(rows, "panel").empty
+
+
 def test_one_silent_slot_or_a_silent_night_is_no_alarm() -> None:
     assert slot_alarms(slots(completeness=[1.0, 0.0, 1.0, 0.0, 1.0]), "panel").empty
     assert slot_alarms(slots(completeness=[0.0] * 10, daylight=[0] * 10), "panel").empty

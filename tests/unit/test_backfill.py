@@ -19,6 +19,7 @@ from flink_jobs.runner import Subject
 from flink_jobs.slots import HOUR, PANEL, hours_between, milliseconds
 from selfgen import lake
 from selfgen.cli import app
+from selfgen.clients import mongo
 from selfgen.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -184,6 +185,30 @@ def test_what_was_replaced_before_a_kill_is_replaced_again_if_the_lake_changed_s
     pending.add(settings, "panel", [milliseconds(END + 40 * HOUR)])
     backfill.run(settings, "panel", jobs, START, END)
     assert jobs.write.did == [*EVERY[:4], *EVERY]
+
+
+def test_the_past_of_who_had_a_silent_element_is_told_anew(
+    settings: Settings, jobs: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slots come out as they were, but incidents after the range followed from whose the element was."""
+    end = START + timedelta(days=4)
+    moved = START + timedelta(days=1)
+    for number in range(12):
+        lake.replace_hour(settings.lake_dir, "panel_incidents", START + timedelta(days=number), pa.table({"x": [1]}))
+    for hour in hours_between(START, START + timedelta(days=12)):
+        lake.replace_hour(settings.lake_dir, "panel", hour, pa.table({"x": [1]}))
+    marks = [mongo.DirtyHour("panel", milliseconds(moved), 1, ownership=True)]
+    cleared: list[mongo.DirtyHour] = []
+    monkeypatch.setattr(jobs.rich, "run", lambda *_: None)
+    monkeypatch.setitem(runner.SUBJECTS, "panel", jobs)
+    monkeypatch.setattr(backfill, "hand_over_marks", lambda _: None)
+    monkeypatch.setattr(mongo, "dirty_hours", lambda *_: marks)
+    monkeypatch.setattr(mongo, "clear_dirty", lambda _, done: cleared.extend(done))
+    monkeypatch.setattr(mongo, "batch_progress", lambda *_: milliseconds(END))
+    backfill.run_and_unmark(settings, "panel", START, end)
+    assert cleared == marks
+    assert max(lake.hours(settings.lake_dir, "panel_incidents")) == moved
+    assert max(end for _, end in jobs.write.did) == START + timedelta(days=12)
 
 
 def test_again_begins_anew(settings: Settings, jobs: Subject) -> None:

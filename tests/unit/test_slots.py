@@ -7,10 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from flink_jobs import slots
+from flink_jobs import incidents, slots
+from selfgen import calendar, lake
 from selfgen.calendar import parse_hour
+from selfgen.clients import mongo
+from selfgen.settings import Settings
 
 HOUR_MS = 3_600_000
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -73,6 +77,38 @@ def test_an_owner_that_changes_within_a_slot_splits_it():
     assert found["c2"] == pytest.approx(400)
 
 
+@pytest.mark.parametrize("zone", [None, "", "Mars/Base"])
+def test_an_owner_without_a_clock_that_exists_lives_by_utc(zone):
+    both = pd.concat([history(time_zone=zone), history(element_id="p2", time_zone="Asia/Kathmandu")], ignore_index=True)
+    read = pd.concat([readings(range(121)), readings(range(121)).assign(element_id="p2")], ignore_index=True)
+    found = make(read, both, hours=1).set_index("element_id")
+    assert found.loc["p1", ["slot_start", "time_zone", "client_id"]].tolist() == [START_MS, "UTC", "c1"]
+    assert found.loc["p2", ["slot_start", "time_zone"]].tolist() == [START_MS + 15 * 60_000, "Asia/Kathmandu"]
+    assert found["generated"].tolist() == pytest.approx([600, 600])
+
+
+class NoJob:
+    """A batch environment whose workers find what the test says."""
+
+    def execute_sql(self, _query: str) -> None:
+        pass
+
+
+def test_readings_that_are_removed_before_they_are_read_leave_the_hour_as_it_was(tmp_path, monkeypatch):
+    settings = Settings(build_dir=tmp_path)
+    kept = pa.table({column.name: pa.nulls(1, slots.ARROW_TYPES[column.type]) for column in slots.SLOT})
+    lake.replace_hour(settings.lake_dir, "light", START, kept)
+    expired: set[int] = set()
+    monkeypatch.setattr(mongo, "expired_hours", lambda *_: set(expired))
+    monkeypatch.setattr(slots, "hand_over_marks", lambda _: None)
+    monkeypatch.setattr(slots.runtime, "batch", lambda *_: NoJob())
+    monkeypatch.setattr(slots, "slot_writer", lambda *_: None)
+    monkeypatch.setattr(slots, "run_writer", lambda *_: expired.add(START_MS))
+    with pytest.raises(slots.RawRemoved, match="no longer kept"):
+        slots.run_rich(settings, "rich_sensor_light", slots.LIGHT, [(START, START + timedelta(hours=2))])
+    assert lake.count_rows(settings.lake_dir, "light", START) == 1
+
+
 def test_silent_slots_are_added_while_somebody_has_the_element():
     owners = history(end=pd.Timestamp(START) + pd.Timedelta(hours=4))
     found = slots.with_absent(make(readings(range(61)), owners, hours=1), owners, START_MS + 6 * HOUR_MS)
@@ -80,6 +116,19 @@ def test_silent_slots_are_added_while_somebody_has_the_element():
     assert found["completeness"].tolist() == pytest.approx([1, 0, 0, 0])
     assert found["samples"].tolist()[1:] == [0, 0, 0]
     assert (found["client_id"] == "c1").all()
+
+
+def test_silence_is_looked_for_where_an_element_lived_by_two_clocks():
+    spans = {"Europe/Madrid": (0, 11.0), "Asia/Kathmandu": (10.25, 24.0)}
+    slot = [
+        {"element_id": "p1", "slot_start": start, "time_zone": zone}
+        for zone, span in spans.items()
+        for start in calendar.slots(zone, *(START_MS + round(edge * HOUR_MS) for edge in span))[0].tolist()
+    ]
+    there = pd.DataFrame(slot).drop(index=15)  # as many are left as Kathmandu's clock has in the whole day
+    assert len(there) == 24
+    seen = pd.Series({"p1": START_MS})
+    assert incidents._silent(there, seen, START_MS, START_MS + 24 * HOUR_MS) == ["p1"]
 
 
 @pytest.mark.parametrize("text", ["2026-06-01T12:30", "2026-06-01T12:00+05:45", "yesterday"])
