@@ -160,7 +160,8 @@ def _follow(
     else:
         every = slots
     rows, after = follow_slots(every, source.kind, state[~known]) if len(every) else (_none(followed), state[~known])
-    told = pd.DataFrame({"element_id": seen.index, "code": SEEN, "started": seen.to_numpy(), "open": False})
+    told = {"element_id": seen.index, "code": SEEN, "client_id": "", "started": seen.to_numpy(), "open": False}
+    told = pd.DataFrame(told)
     after = pd.concat([after, told], ignore_index=True) if len(after) else told.reindex(columns=after.columns)
     return rows, after.fillna(0).astype(NO_STATE.dtypes.to_dict())
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from selfgen import soiling
-from selfgen.columns import DATASOURCES, names
+from selfgen.columns import DATASOURCES, ENRICHMENT, names
 from selfgen.registry import ID_FIELD
 from selfgen.thresholds import Thresholds
 from selfgen.wind_alarms import Severity, rfc3339
@@ -324,6 +324,7 @@ _ALARM_SOURCE = {"panel": "panel_alarm", "light": "sensor_alarm"}
 _STATE_TYPES = {
     "element_id": object,
     "code": object,
+    "client_id": object,  # whose it was; "" nobody's
     "open": np.bool_,  # an incident is open
     "started": np.int64,  # start of the first slot of the incident, or of the run of bad ones, epoch ms
     "bad_run": np.int64,  # bad slots in a row up to now
@@ -398,9 +399,11 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
     """
     datasource = _ALARM_SOURCE[kind]
     columns = ["timestamp", *names(datasource)]
-    ordered = _ordered(slots.rename(columns={ID_FIELD[kind]: "element_id"}))  # type: ignore[index]
+    measured = slots.iloc[np.argsort(slots["samples"].to_numpy() > 0, kind="stable")]
+    ordered = _ordered(measured.rename(columns={ID_FIELD[kind]: "element_id"}))  # type: ignore[index]
     ordered = _with_losses(pd.concat([ordered, _own_thresholds(ordered)], axis=1))
     ordered = ordered.assign(**{name: np.nan for name in _NOT_ALWAYS if name not in ordered})
+    ordered["owner"] = ordered["client_id"].astype(object).fillna("")
     hours = (ordered["slot_end"] - ordered["slot_start"]) / _HOUR_MS
     covered = hours * ordered["completeness"] * ordered["owned"].fillna(1.0) * ordered["possible"]
     ordered["share"] = (ordered["generated"] / covered).where(covered > 0)
@@ -424,17 +427,15 @@ def follow_slots(slots: pd.DataFrame, kind: str, state: pd.DataFrame = NO_STATE)
 
 def _ordered(slots: pd.DataFrame) -> pd.DataFrame:
     """Return each slot of each element once, in order."""
-    measured = slots.assign(measured=slots["samples"] > 0)
-    return (
-        measured.sort_values(["element_id", "slot_start", "measured"], kind="stable")
-        .drop_duplicates(["element_id", "slot_start"], keep="last", ignore_index=True)
-        .drop(columns="measured")
+    return slots.sort_values(["element_id", "slot_start"], kind="stable").drop_duplicates(
+        ["element_id", "slot_start"], keep="last", ignore_index=True
     )
 
 
 #: Columns that a lake of before they were has not, and slots without samples neither.
 _NOT_ALWAYS = (
     "slot_end", "generated", "greatest", "power_cap", "flat", "dark", "meter_resets", "possible", "owned", "seen",
+    "client_id",
 )  # fmt: skip
 
 
@@ -450,12 +451,20 @@ def _carried(going: pd.Series[bool], elements: pd.Series[Any], state: pd.DataFra
     return carried
 
 
-def _state_of(state: pd.DataFrame, elements: npt.NDArray[Any], first: Bool) -> tuple[Bool, dict[str, Int64]]:
-    """Return the state of each row's element: whether an incident was open, and the numbers that go on."""
+def _state_of(
+    state: pd.DataFrame, elements: npt.NDArray[Any], owners: npt.NDArray[Any], first: Bool, begins: Bool
+) -> tuple[Bool, dict[str, Int64], Bool]:
+    """Return the state before each row: whether an incident was open, and the numbers that go on.
+
+    Only the first owner of an element goes on from it, and only where it is that of before; and, of each row where an
+    owner begins, whether one had an open incident who has the element no more.
+    """
     known = state.set_index("element_id").reindex(elements[first])
+    was_open = known["open"].eq(True).to_numpy(bool) & begins[first]
+    same = (known["client_id"].isna() | (known["client_id"] == owners[first])).to_numpy(bool) & begins[first]
     of_row = np.cumsum(first) - 1
-    numbers = {name: known[name].fillna(0).to_numpy(np.int64)[of_row] for name in _CARRIED}
-    return known["open"].eq(True).to_numpy(bool)[of_row], numbers
+    numbers = {name: np.where(same, known[name].fillna(0), 0).astype(np.int64)[of_row] for name in _CARRIED}
+    return (was_open & same)[of_row], numbers, was_open & ~same
 
 
 def _follow(
@@ -471,15 +480,13 @@ def _follow(
         return column.to_numpy(kind)[place]
 
     bad, good = told(alarm.bad(slots), bool), told(alarm.good(slots), bool)
-    starts, elements, row = (
-        told(slots["slot_start"], np.int64),
-        told(slots["element_id"], object),
-        np.arange(len(place)),
-    )
-    first = np.r_[True, elements[1:] != elements[:-1]][: len(row)]
+    row, starts = np.arange(len(place)), told(slots["slot_start"], np.int64)
+    elements, owners = told(slots["element_id"], object), told(slots["owner"], object)
+    begins = np.r_[True, elements[1:] != elements[:-1]][: len(row)]
+    first = begins | np.r_[False, owners[1:] != owners[:-1]][: len(row)]  # an incident is one owner's
     begin = np.maximum.accumulate(np.where(first, row, 0))
 
-    was_open, before_it = _state_of(state, elements, first)
+    was_open, before_it, left_open = _state_of(state, elements, owners, first, begins)
     started_before, run_before, good_before, count_before = (before_it[name] for name in _CARRIED[:4])
     sums = {name: np.r_[0, np.cumsum(told(slots[name], np.int64))] for name in _LOSSES}  # of the rows before each
     carried = {name: of[begin] - before_it[name] for name, of in sums.items()}
@@ -504,7 +511,6 @@ def _follow(
     is_open = np.where(last_said >= begin, raises[last_said], was_open)
     before = np.where(first, was_open, np.r_[False, is_open[:-1]][: len(row)])
     raised, cleared = is_open & ~before, ~is_open & before
-
     last_raised = np.maximum.accumulate(np.where(raised, row, -1))
     here = last_raised >= begin
     incident_first = np.where(here, run_first[last_raised], begin - count_before)
@@ -520,6 +526,7 @@ def _follow(
         losses[name] = of[until] - np.where(incident, incident_base, run_base[name])
     now = {
         "element_id": elements,
+        "client_id": owners,
         "open": is_open,
         "started": started,
         "bad_run": run,
@@ -527,24 +534,55 @@ def _follow(
         "count": count,
         **losses,
     }
-    last = np.r_[first[1:], True][: len(row)]
+    last = np.r_[begins[1:], True][: len(row)]
     kept = pd.DataFrame({name: values[last & (is_open | (run > 0))] for name, values in now.items()}).assign(
         code=alarm.code
     )
-    untouched = state[~state["element_id"].isin(elements)]
-    said = raised | cleared
-    energies = {name: of[said] / _MWH for name, of in losses.items()}
-    events = slots.iloc[place[said]].assign(
-        started=started[said],
-        count=count[said],
-        bad_run=run[said],
-        state=np.where(raised, "raised", "cleared")[said],
-        **energies,
-    )
+    ended = _ended(slots.iloc[place], now, state, first & ~begins, np.flatnonzero(first)[left_open])
+    events = _events(slots.iloc[place], now, raised, cleared, ended)
     if alarm.loses:
         events["power_low"] = events["wanted"] - events["produced"]
-    after = pd.concat([untouched, kept], ignore_index=True).astype(_STATE_TYPES)[list(_STATE_TYPES)]
-    return events, after, pd.Series(is_open | (run > 0), index=place)
+    after = pd.concat([state[~state["element_id"].isin(elements)], kept], ignore_index=True)
+    return events, after.astype(_STATE_TYPES)[list(_STATE_TYPES)], pd.Series(is_open | (run > 0), index=place)
+
+
+def _events(
+    slots: pd.DataFrame, now: dict[str, npt.NDArray[Any]], raised: Bool, cleared: Bool, ended: pd.DataFrame
+) -> pd.DataFrame:
+    """Return what is raised and cleared, with the numbers of its incident, after what ended with its owner."""
+    said = raised | cleared
+    numbers = {name: now[name][said] for name in ("started", "count", "bad_run")}
+    energies = {name: now[name][said] / _MWH for name in _LOSSES}
+    state = np.where(raised, "raised", "cleared")[said]
+    events = slots[said].assign(state=state, handed=False, **numbers, **energies)
+    return pd.concat([ended, events]) if len(ended) else events
+
+
+def _ended(
+    slots: pd.DataFrame, now: dict[str, npt.NDArray[Any]], state: pd.DataFrame, moved: Bool, new: Int64
+) -> pd.DataFrame:
+    """Return the events that end incidents whose element somebody else has now, from that one's first slots.
+
+    Of the owner before they tell only who that was: what else is known of it may lie in a range before.
+
+    Parameters
+    ----------
+    moved : array
+        The slots with which another owner than that of the slot before begins.
+    new : array
+        Positions of the slots whose owner is another one than that of an open incident in `state`.
+    """
+    follows = np.flatnonzero(moved)
+    follows = follows[now["open"][follows - 1]]
+    known = state.set_index("element_id").loc[now["element_id"][new], ["client_id", *_TOLD]]
+    before = pd.DataFrame({name: now[name][follows - 1] for name in ("client_id", *_TOLD)})
+    left = pd.concat([known, before], ignore_index=True) if len(known) else before
+    owner = left["client_id"].where(left["client_id"] != "", None).to_numpy()
+    blank = dict.fromkeys((column.name for column in ENRICHMENT if column.name in slots), None)
+    numbers = {name: left[name].to_numpy() for name in ("started", "count", "bad_run")}
+    energies = {name: left[name].to_numpy() / _MWH for name in _LOSSES}
+    ends: pd.DataFrame = slots.iloc[np.r_[new, follows]].assign(**blank, state="cleared", handed=True)
+    return ends.assign(client_id=owner, **numbers, **energies)
 
 
 _HOUR_MS = 3_600_000
@@ -553,6 +591,8 @@ _MWH = 1000
 _MOST_WH = 1e12
 #: What was produced, and should have been, in the covered part of a slot.
 _LOSSES = ("produced", "wanted")
+#: What is told of an incident that ends with its owner, beside whose it was.
+_TOLD = ("started", "count", "bad_run", *_LOSSES)
 #: Numbers of a state that go on.
 _CARRIED = ("started", "bad_run", "good_run", "count", *_LOSSES)
 
@@ -583,7 +623,10 @@ def _described(
     since = [_local(start, zone) for start, zone in zip(events["started"], zones, strict=True)]
     described = events.assign(since=since)
     texts = [
-        raised(event) if event.state == "raised" else cleared(event) for event in described.itertuples(index=False)
+        "Somebody else has it now: the incident ends for who had it"
+        if event.handed
+        else (raised if event.state == "raised" else cleared)(event)
+        for event in described.itertuples(index=False)
     ]
     return events.assign(
         code=alarm.code,

@@ -69,6 +69,19 @@ def test_of_two_owners_in_a_slot_the_one_who_was_measured_counts() -> None:
         assert slot_alarms(rows, "panel").empty
 
 
+def test_an_incident_ends_with_its_owner() -> None:
+    """The new one is told its own, from the beginning, and nothing of what the other's figures were."""
+    moved = slots(completeness=[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], client_id=["C1"] * 3 + ["C2"] * 3)
+    rows = slot_alarms(moved.assign(name=moved["client_id"]), "panel")
+    assert rows[["client_id", "state"]].values.tolist() == [
+        ["C1", "raised"], ["C1", "cleared"], ["C2", "raised"], ["C2", "cleared"]
+    ]  # fmt: skip
+    assert rows["timestamp"].sub(NOON).floordiv(HOUR).tolist() == [2, 3, 4, 5]
+    assert rows["started_at"].str[11:13].tolist() == ["13", "13", "15", "15"]
+    assert rows.loc[1, "text_alarm"] == "Somebody else has it now: the incident ends for who had it"
+    assert rows["name"].tolist() == ["C1", None, "C2", "C2"]
+
+
 def test_one_silent_slot_or_a_silent_night_is_no_alarm() -> None:
     assert slot_alarms(slots(completeness=[1.0, 0.0, 1.0, 0.0, 1.0]), "panel").empty
     assert slot_alarms(slots(completeness=[0.0] * 10, daylight=[0] * 10), "panel").empty
@@ -290,6 +303,17 @@ def test_by_a_clock_that_seems_wrong_neither_low_nor_no_power_is_said() -> None:
     assert none["code"].tolist() == ["no_power"]
 
 
+def owners(length: int) -> st.SearchStrategy[list[str | None]]:
+    """Who has an element in each slot: one client, or several that follow each other, nobody among them."""
+    changes = st.lists(st.tuples(st.integers(0, length), st.sampled_from(["C1", "C2", None])), max_size=3)
+    return changes.map(
+        lambda moves: [
+            next((who for at, who in sorted(moves, reverse=True, key=lambda move: move[0]) if at <= slot), "C0")
+            for slot in range(length)
+        ]
+    )
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> pd.DataFrame:
     parts = []
@@ -317,6 +341,7 @@ def histories(draw: st.DrawFn) -> pd.DataFrame:
             greatest=draw(st.lists(st.sampled_from([100.0, 900.0, 3200.0, 3700.0]), min_size=length, max_size=length)),
             panel_id=f"P{element}",
             variable_data=own,
+            client_id=draw(owners(length)),
         )
         energy = st.lists(st.sampled_from([0.0, 312.3, 700.0, 1100.7]), min_size=length, max_size=length)
         part = performing(part, draw(energy), draw(energy))
@@ -330,6 +355,9 @@ def test_slots_in_any_pieces_and_order_give_the_same_alarms(table: pd.DataFrame,
     whole = slot_alarms(table, "panel")
     for _, rows in whole.groupby(["panel_id", "code"]):
         assert rows["state"].tolist() == (["raised", "cleared"] * len(rows))[: len(rows)]
+        # an incident begins and ends with the same owner
+        raised, cleared = (rows.loc[rows["state"] == state, "client_id"].tolist() for state in ("raised", "cleared"))
+        assert cleared == raised[: len(cleared)]
     edges = [0, *sorted(NOON + cut * HOUR for cut in cuts), NOON + 99 * HOUR]
     state, pieces = NO_STATE, []
     for low, high in pairwise(edges):
@@ -345,12 +373,16 @@ def test_slots_agree_with_the_definition_read_slot_by_slot(table: pd.DataFrame) 
     """The oracle: one element and one slot after the other, in plain Python."""
     expected = set()
     for element, rows in table.sort_values("slot_start").groupby("panel_id"):
-        is_open, run, started = False, 0, 0
+        is_open, run, started, owner = False, 0, 0, None
         for slot in rows.itertuples():
             needed = json.loads(slot.variable_data)["alarms"]["no_data"]["slots"]
             if not slot.daylight:
                 continue
             bad, good = slot.completeness < 0.1, slot.completeness >= 0.5
+            if slot.client_id != owner:  # what began under another owner ends with the first slot after
+                if is_open:
+                    expected.add((element, slot.slot_start, "cleared", started))
+                is_open, run, owner = False, 0, slot.client_id
             run = run + 1 if bad else 0
             first = slot.slot_start if run == 1 and not is_open else None
             started = first if first is not None else started
