@@ -39,8 +39,6 @@ def marker(settings: Settings) -> MarkDirty:
                     return  # nothing was measured, nothing was computed
                 # also between readings: silence is told, and what a meter counted meanwhile
                 low, high = (int(found["_id"].split("|")[1]) for found in (first, last))  # topic|ms|element
-                # and after the last one, as far as the jobs have run
-                high = max(high, (mongo.batch_progress(settings, topic) or 0) - HOUR_MS)
                 # a slot may begin within the hour before its first reading
                 affected = [hour for hour in hours_ms if low - 2 * HOUR_MS < hour <= high]
                 mongo.mark_dirty(database, topic, affected, reason, ownership=True)
