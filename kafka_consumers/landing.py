@@ -437,6 +437,7 @@ class Landing:
             if len(work.messages) == 1:
                 parts = [self._set_aside(work.messages[0], work.starts, error)]
             else:
+                log.warning("taken apart", topic=self.topic, messages=len(work.messages), error=repr(error))
                 parts = self._halves(work.messages, work.starts)
             return [written for part in parts for written in self._write(part)]
         return [Written(work.batch, tallies, time.time_ns() // 1_000_000)]

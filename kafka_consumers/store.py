@@ -457,9 +457,10 @@ class Store:
             {"$unwind": "$found"},
             {"$replaceRoot": {"newRoot": "$found"}},
         ]
+        options = self.database.codec_options.with_options(document_class=RawBSONDocument)
         found: dict[bytes, bytes] = {}
         if ids:
-            with self.database.aggregate(pipeline) as cursor:
+            with self.database.with_options(codec_options=options).aggregate(pipeline) as cursor:
                 for document in cursor:
                     found |= documents.split(document.raw)
         return found

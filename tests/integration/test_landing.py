@@ -11,18 +11,21 @@ from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from typing import Any
 
+import bson
 import numpy as np
 import psutil
 import pytest
 import requests
 from bson.int64 import Int64
 from confluent_kafka import TopicPartition
+from structlog.testing import capture_logs
 
 from kafka_consumers import rejected
 from kafka_consumers.documents import IntArray
 from kafka_consumers.entrance import Bounds
 from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Owners, counts, stored
+from kafka_consumers.store import Store
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
 from tests.integration.conftest import Stack
@@ -156,6 +159,19 @@ def test_a_second_delivery_of_everything_changes_nothing(entrance: Entrance) -> 
     entrance.send(*readings)
     assert entrance.land(4000) == {**NOTHING, "landed": 2000, "duplicates": 2000}
     assert list(entrance.database["topic"].find()) == before
+
+
+def test_known_readings_far_apart_are_looked_up_one_by_one(entrance: Entrance) -> None:
+    readings = [entrance.panel("p1", second) for second in range(400)]
+    entrance.send(*readings)
+    entrance.land(400)
+    ids = [mongo.reading_id("panel", entrance.hour_ms + second * 1000, "p1") for second in (0, 399)]
+    found = Store(entrance.database, "test")._stored(ids)
+    assert {identity: bson.decode(one)["_id"] for identity, one in found.items()} == {one.encode(): one for one in ids}
+    with capture_logs() as logs:
+        entrance.send(readings[0], readings[-1], entrance.panel("p2"))
+        assert entrance.land(403) == {**NOTHING, "landed": 401, "duplicates": 2}
+    assert "taken apart" not in {entry["event"] for entry in logs}
 
 
 def test_the_document_holds_what_was_sent_and_whose_it_is(entrance: Entrance) -> None:
