@@ -21,7 +21,16 @@ from pymongo.database import Database
 from pymongo.operations import ReplaceOne
 
 from kafka_consumers import documents
-from selfgen.clients.mongo import BATCH_TOPICS, HOUR_MS, Document, mark_dirty, reading_id, reading_time, time_range
+from selfgen.clients.mongo import (
+    BATCH_TOPICS,
+    HOUR_MS,
+    Document,
+    mark_dirty,
+    plain,
+    reading_id,
+    reading_time,
+    time_range,
+)
 from selfgen.messages import as_object, decode, value_fields
 from selfgen.registry import ID_FIELD
 
@@ -61,8 +70,9 @@ def find(database: Database[Document], topic: str, element_id: str, start_ms: in
     """
     if end_ms - start_ms == 1:
         one = database["topic"].find_one({"_id": reading_id(topic, start_ms, element_id)})
-        return [] if one is None else [one]
-    return list(database["topic"].find({**time_range(topic, start_ms, end_ms), "element_id": element_id}).sort("_id"))
+        return [] if one is None else [plain(one)]
+    chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id}
+    return list(map(plain, database["topic"].find(chosen).sort("_id")))
 
 
 def topic_of(database: Database[Document], element_id: str, start_ms: int, end_ms: int) -> str:
@@ -199,7 +209,7 @@ def _message(change: Change) -> Document:
 def history(database: Database[Document], element_id: str, topic: str | None = None) -> list[Document]:
     """Return the changes of an element's readings, by time of the reading, then of the change."""
     chosen = {"element_id": element_id, **({"topic_id": topic} if topic else {})}
-    return list(database["topic_history"].find(chosen).sort("_id"))
+    return list(map(plain, database["topic_history"].find(chosen).sort("_id")))
 
 
 def _told(start_ms: int, end_ms: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from selfgen.clients.mongo import reading_id, reading_ids
+from selfgen.clients.mongo import plain, reading_id, reading_ids
 from selfgen.messages import MESSAGE_TYPES, Decoded, IntArray, as_object, value_fields
 
 ByteMatrix = np.ndarray[Any, np.dtype[np.uint8]]
@@ -313,25 +313,25 @@ def same_value(stored: bytes, new: bytes) -> bool:
     size = int.from_bytes(new[place : place + 4], "little")
     if stored[place : place + size] == new[place : place + size]:
         return True
-    return bool(bson.decode(stored)["msg_value"] == bson.decode(new)["msg_value"])
+    return bool(_decoded(stored)["msg_value"] == _decoded(new)["msg_value"])
 
 
 def succeeding(stored: bytes, new: bytes) -> bytes:
     """Return a document that takes a stored one's place; what a person did to that one is still known of it."""
     if _SUPERSEDED not in stored:
         return new
-    before = bson.decode(stored)
+    before = _decoded(stored)
     if "superseded" not in before:
         return new
-    return bson.encode(_with(bson.decode(new), revision=before["revision"], superseded=before["superseded"]))
+    return bson.encode(_with(_decoded(new), revision=before["revision"], superseded=before["superseded"]))
 
 
 def was_superseded(stored: bytes, new: bytes) -> bool:
     """Tell whether a document holds values that a person took away from the stored one."""
     if _SUPERSEDED not in stored:
         return False
-    value = _values(bson.decode(new)["msg_value"])
-    return any(_values(before) == value for before in bson.decode(stored).get("superseded", ()))
+    value = _values(_decoded(new)["msg_value"])
+    return any(_values(before) == value for before in _decoded(stored).get("superseded", ()))
 
 
 def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool, restored: bool = False) -> dict[str, Any]:
@@ -353,10 +353,10 @@ def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool, res
         taken for taken in [*stored.get("superseded", []), *before] if deleted or _values(taken) != _values(value)
     ]
     own = {"revision", "superseded", "deleted", "restored"}
-    plain = {name: field for name, field in stored.items() if name not in own}
+    kept = {name: field for name, field in stored.items() if name not in own}
     marks: dict[str, Any] = {"revision": stored.get("revision", 0) + 1, "superseded": superseded}
     marks |= {name: True for name, is_so in (("deleted", deleted), ("restored", restored)) if is_so}
-    return _with({**plain, "msg_value": value}, **marks)
+    return _with({**kept, "msg_value": value}, **marks)
 
 
 def revision(encoded: bytes) -> int | None:
@@ -367,6 +367,11 @@ def revision(encoded: bytes) -> int | None:
 def unchanged(stored: dict[str, Any]) -> dict[str, Any]:
     """Return the filter of a document as long as neither the device nor a person has changed it."""
     return {"_id": stored["_id"], "kafka": stored["kafka"], "revision": stored.get("revision")}
+
+
+def _decoded(encoded: bytes) -> dict[str, Any]:
+    """Return a document with its messages as they were sent."""
+    return plain(bson.decode(encoded))
 
 
 def _with(document: dict[str, Any], **marks: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def alarms(database: Database[Document], choice: Choice, limit: int) -> Iterator
 
 def alarm(database: Database[Document], identity: str) -> Document | None:
     """Return one alarm."""
-    return database["topic_alarm"].find_one({"_id": identity})
+    return mongo.plain(database["topic_alarm"].find_one({"_id": identity}))
 
 
 def replay(

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from bson.dbref import DBRef
 from numpy.typing import NDArray
 from pymongo import DeleteOne, MongoClient, UpdateOne
 from pymongo.client_session import ClientSession
@@ -131,6 +132,22 @@ def time_range(topic: str, start_ms: int, end_ms: int) -> Document:
     return {"_id": {"$gte": start, "$lt": end}}
 
 
+def plain(value: Any) -> Any:
+    """Return what was decoded from BSON with its objects as they were sent.
+
+    The decoder takes an object with the fields `$ref` and `$id`, which a device may well send, for a reference to
+    another document, and makes it a `DBRef`.
+
+    >>> plain({"power": 1.0, "note": [DBRef("a", 1, None, {"b": 2})]})
+    {'power': 1.0, 'note': [{'$ref': 'a', '$id': 1, 'b': 2}]}
+    """
+    if isinstance(value, DBRef):
+        value = value.as_doc()
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 def read_readings(
     settings: Settings,
     topic: str,
@@ -222,7 +239,7 @@ def find_readings(settings: Settings, topic: str, element_id: str, start_ms: int
     """
     with connect(settings) as client:
         chosen = {**time_range(topic, start_ms, end_ms), "element_id": element_id, "deleted": None}
-        yield from client[settings.mongodb_database]["topic"].find(chosen).sort("_id")
+        yield from map(plain, client[settings.mongodb_database]["topic"].find(chosen).sort("_id"))
 
 
 def get_readings(settings: Settings, topic: str, element_id: str, times_ms: Iterable[int]) -> list[Document]:
@@ -230,7 +247,7 @@ def get_readings(settings: Settings, topic: str, element_id: str, times_ms: Iter
     identities = [reading_id(topic, time_ms, element_id) for time_ms in times_ms]
     with connect(settings) as client:
         chosen = {"_id": {"$in": identities}, "deleted": None}
-        return list(client[settings.mongodb_database]["topic"].find(chosen).sort("_id"))
+        return list(map(plain, client[settings.mongodb_database]["topic"].find(chosen).sort("_id")))
 
 
 def expire(found: Database[Document], topic: str, before_ms: int, settled: timedelta = timedelta(hours=1)) -> int:

@@ -115,6 +115,33 @@ def test_what_was_changed_stays_so_when_it_is_sent_again(entrance: Entrance) -> 
     assert powers_of_p1(entrance)[180] == 280.0
 
 
+def test_a_message_that_looks_like_a_reference_is_found_changed_and_put_back(entrance: Entrance) -> None:
+    reference = {"$ref": "a", "$id": 1}
+    entrance.send(entrance.panel("p1", 0, 100.0, **reference), entrance.panel("p1", 60, 160.0, note=reference))
+    entrance.land(2)
+    window = ("--from", at(entrance, 0), "--to", at(entrance, 120))
+    found = CliRunner().invoke(app, ["raw", "find", "p1", *window, "--format", "jsonl"]).stdout.splitlines()
+    first, second = (json.loads(line) for line in found)
+    assert (first["power"], first["$ref"], first["$id"]) == (100.0, "a", 1)
+    assert (second["power"], second["note"]) == (160.0, reference)
+    selfgen("correct", "p1", at(entrance, 0), "--power", "50", "--reason", "shade")
+    selfgen("delete", "p1", *window, "--reason", "a test")
+    assert powers(entrance) == {}
+    entrance.send(entrance.panel("p1", 0, 100.0, **reference), entrance.panel("p1", 60, 160.0, note=reference))
+    assert entrance.land(4) == {**NOTHING, "landed": 2, "duplicates": 2}
+    selfgen("restore", "p1", *window, "--reason", "it was right")
+    assert powers(entrance) == {0: 50.0, 60: 160.0}
+    assert [entry["before"] and entry["before"]["power"] for entry in selfgen("history", "p1")] == [
+        100.0,
+        50.0,
+        None,
+        160.0,
+        None,
+    ]
+    near = mongo.get_readings(entrance.settings, "panel", "p1", [entrance.hour_ms, entrance.hour_ms + 60_000])
+    assert [one["msg_value"]["power"] for one in near] == [50.0, 160.0]
+
+
 def test_a_restore_that_is_repeated_does_nothing_more(entrance: Entrance) -> None:
     entrance.send(entrance.panel("p1", 0, 9_999_999.0))
     entrance.land(1)

@@ -12,9 +12,10 @@ from bson.int64 import Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_consumers import documents
+from kafka_consumers import corrections, documents
 from kafka_consumers.entrance import Bounds, Numbers, judge
 from selfgen.cli.entrance import sparkline
+from selfgen.clients import mongo
 from selfgen.messages import as_object, decode
 from selfgen.performance import DelaySketch
 
@@ -136,6 +137,28 @@ def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
     assert documents.same_value(panel(a=1, b=2), panel(b=2, a=1))
     assert not documents.same_value(panel(), panel(power=2))
     assert not documents.same_value(panel(), panel(note="x"))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"$ref": "a", "$id": 1},
+        {"$ref": "a", "$id": 1, "$db": "d"},
+        {"x": [{"$id": {"$ref": "b", "$id": 2}, "$ref": "a"}]},
+    ],
+)
+def test_a_message_that_looks_like_a_reference_is_handled_like_any_other(reference: dict[str, Any]) -> None:
+    sent = {"panel_id": "p1", "timestamp": NOW_MS, "power": 1.0, **reference}
+    stored = mongo.plain(bson.decode(panel(**reference)))
+    assert stored["msg_value"] == sent
+    assert not documents.same_value(panel(**reference), panel(power=2, **reference))
+    change = corrections.correct(stored, {"power": 2.0})
+    assert change.after == {**sent, "power": 2.0}
+    changed = bson.encode(documents.revised(stored, change.after, deleted=False))
+    assert documents.was_superseded(changed, panel(**reference))
+    assert not documents.was_superseded(changed, panel())
+    replaced = mongo.plain(bson.decode(documents.succeeding(changed, panel())))
+    assert (replaced["superseded"], replaced["revision"]) == ([sent], 1)
 
 
 def test_a_message_is_known_by_its_partition_and_offset() -> None:
