@@ -430,17 +430,20 @@ class Landing:
     def _write(self, work: Work) -> list[Written]:
         """Write a work, as long as it takes; take it apart where MongoDB refuses a document of it."""
         try:
-            tallies = self._retrying(self._store.land, work.batch)
+            return [self._written(work)]
         except PyMongoError:
             raise
         except Exception as error:
             if len(work.messages) == 1:
-                parts = [self._set_aside(work.messages[0], work.starts, error)]
-            else:
-                log.warning("taken apart", topic=self.topic, messages=len(work.messages), error=repr(error))
-                parts = self._halves(work.messages, work.starts)
-            return [written for part in parts for written in self._write(part)]
-        return [Written(work.batch, tallies, time.time_ns() // 1_000_000)]
+                # where its alarm is not taken either, the process ends and says why: no message is passed over
+                return [self._written(self._set_aside(work.messages[0], work.starts, error))]
+            log.warning("taken apart", topic=self.topic, messages=len(work.messages), error=repr(error))
+            parts = self._halves(work.messages, work.starts)
+        return [written for part in parts for written in self._write(part)]
+
+    def _written(self, work: Work) -> Written:
+        tallies = self._retrying(self._store.land, work.batch)
+        return Written(work.batch, tallies, time.time_ns() // 1_000_000)
 
     @property
     def trouble(self) -> str | None:

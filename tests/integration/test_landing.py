@@ -25,7 +25,7 @@ from kafka_consumers.documents import IntArray
 from kafka_consumers.entrance import Bounds
 from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Owners, counts, stored
-from kafka_consumers.store import Store
+from kafka_consumers.store import Rejected, Store
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
 from tests.integration.conftest import Stack
@@ -224,6 +224,19 @@ def test_a_bug_sets_one_message_aside(entrance: Entrance) -> None:
     [alarm] = entrance.database["topic_alarm"].find()
     assert alarm["msg_value"] == entrance.panel("bug")
     assert "ZeroDivisionError" in alarm["text_alarm"]
+
+
+def test_an_alarm_that_is_not_taken_ends_the_consumer(entrance: Entrance, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_store: Store, alarms: Sequence[Any]) -> None:
+        if alarms:
+            raise Rejected("no room")
+
+    monkeypatch.setattr(Store, "_raise_alarms", refuse)
+    entrance.send(entrance.panel("bug"))
+    with capture_logs() as logs, pytest.raises(Rejected, match="no room"):
+        Landing("panel", entrance.settings, owners).run(threading.Event())
+    assert [entry["event"] for entry in logs].count("internal_error") == 2  # of reading it, and of its alarm
+    assert entrance.counts()["consumed"] == 0
 
 
 def test_touched_hours_are_marked_and_marks_survive_a_job_that_read_before(entrance: Entrance) -> None:
