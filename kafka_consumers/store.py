@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+import bson
 import numpy as np
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
-from pymongo.operations import ReplaceOne, UpdateOne
+from pymongo.operations import InsertOne, ReplaceOne, UpdateOne
 
 from kafka_consumers import documents
 from kafka_consumers.entrance import Event
@@ -108,7 +109,7 @@ class Rejected(Exception):
 
 
 class _Changed(Exception):
-    """A reading to be replaced was changed by a person, or removed, since it was looked at."""
+    """A reading was changed, landed or removed by somebody else since it was looked at."""
 
 
 def partition_id(topic: str, partition: int) -> str:
@@ -334,32 +335,43 @@ class Store:
             Their alarms.
         reasons : mapping
             How many of each partition were refused for which reason.
+
+        Raises
+        ------
+        Rejected
+            Somebody else replays the same messages.
         """
+        while True:
+            try:
+                return self._replay(batch, alarm_ids, reasons)
+            except _Changed:
+                continue
+
+    def _replay(self, batch: Batch, alarm_ids: Sequence[str], reasons: Mapping[int, Counter[str]]) -> Tally:
         first, again = _first_places(batch.ids)
-        outcomes, replacements = _classified(batch, first, again, self._stored(list(first)))
+        known = self._stored(list(first))
+        outcomes, replacements = _classified(batch, first, again, known)
         hours = np.unique(batch.event_times_ms[outcomes != DUPLICATE] // HOUR_MS * HOUR_MS).tolist()
         written: dict[str, int] = {
             **{identity: place for identity, place in first.items() if outcomes[place] == LANDED},
             **{batch.ids[place]: place for place in replacements},
         }
+        writes = [
+            _as_known(known.get(identity.encode()), batch.documents[place]) for identity, place in written.items()
+        ]
 
         def together(session: ClientSession) -> None:
-            done = self.database["topic_alarm"].update_many(
+            noted = self.database["topic_alarm"].update_many(
                 {"_id": {"$in": list(alarm_ids)}, "replayed_at": None},
                 {"$set": {"replayed_at": datetime.now(UTC)}},
                 session=session,
             )
-            if done.modified_count != len(alarm_ids):
+            if noted.modified_count != len(alarm_ids):
                 raise Rejected("somebody else replays the same messages")
-            if written:
-                self.database["topic"].bulk_write(
-                    [
-                        ReplaceOne({"_id": identity}, RawBSONDocument(batch.documents[place]), upsert=True)
-                        for identity, place in written.items()
-                    ],
-                    ordered=False,
-                    session=session,
-                )
+            if writes:
+                done = self.database["topic"].bulk_write(writes, ordered=False, session=session)
+                if done.inserted_count + done.matched_count != len(writes):
+                    raise _Changed
             mark_dirty(self.database, batch.topic, hours, "replayed", session)
             for partition, before in reasons.items():
                 tally = _tally(batch, partition, outcomes)
@@ -377,7 +389,11 @@ class Store:
                 )
 
         with self.database.client.start_session() as session:
-            session.with_transaction(together)
+            try:
+                session.with_transaction(together)
+            except BulkWriteError as error:
+                _taken(error)  # a new one was landed meanwhile
+                raise _Changed from error
         total = Tally()
         for partition in reasons:
             total.add(_tally(batch, partition, outcomes))
@@ -470,6 +486,13 @@ def _replacement(batch: Batch, place: int) -> ReplaceOne[Document]:
     """Return the replacement of a stored reading, unless a person has changed it since it was looked at."""
     encoded = batch.documents[place]
     return ReplaceOne({"_id": batch.ids[place], "revision": documents.revision(encoded)}, RawBSONDocument(encoded))
+
+
+def _as_known(stored: bytes | None, new: bytes) -> InsertOne[Document] | ReplaceOne[Document]:
+    """Return the write of a reading as long as what is stored of it, or that nothing is, is as it was looked at."""
+    if stored is None:
+        return InsertOne(RawBSONDocument(new))
+    return ReplaceOne(documents.unchanged(bson.decode(stored)), RawBSONDocument(new))
 
 
 def _tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtype[np.int8]]) -> Tally:

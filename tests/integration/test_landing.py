@@ -45,6 +45,12 @@ def owners(element_ids: Sequence[str], _event_times_ms: IntArray) -> Owners:
     return Owners(["C1"] * size, ["28013"] * size, unknown)
 
 
+def nobodys(element_ids: Sequence[str], _event_times_ms: IntArray) -> Owners:
+    """Nothing breaks the code."""
+    size = len(element_ids)
+    return Owners([None] * size, [None] * size, np.zeros(size, bool))
+
+
 class Entrance:
     """A topic and its database, empty for one test."""
 
@@ -99,9 +105,9 @@ class Entrance:
     def counts(self) -> dict[str, Any]:
         return counts(self.settings)["panel"]
 
-    def land(self, messages: int) -> dict[str, Any]:
+    def land(self, messages: int, lookup: Any = owners) -> dict[str, Any]:
         """Land until so many messages are counted; return the counts, which agree with the stores."""
-        with self.landing():
+        with self.landing(lookup):
             wait_for(lambda: self.counts()["consumed"] >= messages)
         found = self.counts()
         assert found.pop("consumed") == messages
@@ -379,6 +385,32 @@ def test_a_replay_lands_what_is_accepted_now_once(entrance: Entrance) -> None:
     assert (group["reason"], group["count"]) == ("malformed_json", 1)
     [alarm] = rejected.alarms(entrance.database, rejected.Choice(reason="malformed_json"), limit=10)
     assert alarm["msg_value"] == b"{"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_replay_does_not_overwrite_what_is_landed_meanwhile(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if known:
+        entrance.send(entrance.panel("bug", power=1.0), partition=1)
+        entrance.land(1, nobodys)
+    entrance.send(entrance.panel("bug", power=2.0))
+    assert entrance.land(1 + known)["refused"] == {"internal_error": 1}
+    entrance.send(entrance.panel("bug", power=3.0))
+    look_up = Store._stored
+
+    def landed_after(store: Store, ids: Sequence[str]) -> dict[bytes, bytes]:
+        found = look_up(store, ids)
+        monkeypatch.setattr(Store, "_stored", look_up)
+        entrance.land(2 + known, nobodys)
+        return found
+
+    monkeypatch.setattr(Store, "_stored", landed_after)
+    tallies, _ = rejected.replay(entrance.settings, rejected.Choice(), lambda _topic: nobodys)
+    assert (tallies["panel"].landed, tallies["panel"].duplicates, tallies["panel"].replaced) == (0, 1, 0)
+    [reading] = entrance.database["topic"].find()
+    assert reading["msg_value"]["power"] == 3.0
+    assert entrance.counts()["landed"] == 1
 
 
 def test_readings_expire_but_never_before_their_hour_is_computed(entrance: Entrance) -> None:
