@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+import structlog
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from kafka_consumers import documents
 from kafka_consumers.landing import Lookup
-from kafka_consumers.store import Batch, Store, Tally, offset_of_life
+from kafka_consumers.store import Batch, Rejected, Store, Tally, offset_of_life
 from selfgen.clients import mongo
 from selfgen.clients.mongo import Document
 from selfgen.messages import decode
 from selfgen.settings import Settings
+
+log = structlog.get_logger()
 
 _AT_ONCE = 1000
 
@@ -103,7 +107,8 @@ def replay(
     tallies : dict
         By topic, what became of the accepted ones.
     still_refused : Counter
-        Reasons of the others, as of now; their alarms stay as they are.
+        Reasons of the others, as of now (`internal_error` of those that break the code itself); their alarms stay as
+        they are.
     """
     tallies: dict[str, Tally] = {}
     still_refused = Counter[str]()
@@ -111,37 +116,62 @@ def replay(
         database = client[settings.mongodb_database]
         store = Store(database, "replay")
         for topic, chosen in _batches(database, choice):
-            now_ms = time.time_ns() // 1_000_000
-            accepted = decode(topic, [found["msg_value"] for found in chosen], now_ms)
-            still_refused.update(refused.reason for refused in accepted.refused)
-            if not accepted.indexes:
-                continue
-            mine = [chosen[index] for index in accepted.indexes]
-            owners = lookup_of(topic)(accepted.element_ids, accepted.event_times_ms)
-            origin = documents.Origin(
-                np.array([found["kafka"]["partition"] for found in mine], np.int64),
-                np.array([found["kafka"]["offset"] for found in mine], np.int64),
-                owners.client_ids,
-                owners.postal_codes,
-                now_ms,
-            )
-            ids = documents.identities(accepted)
-            batch = Batch(
-                topic,
-                ranges={},
-                ids=ids,
-                documents=documents.encode(accepted, ids, origin),
-                partitions=origin.partitions,
-                event_times_ms=accepted.event_times_ms,
-                refusals=[],
-                alarms=[],
-            )
-            reasons: dict[int, Counter[str]] = {}
-            for found in mine:
-                reasons.setdefault(found["kafka"]["partition"], Counter())[found["reason"]] += 1
-            tally = store.replay(batch, [found["_id"] for found in mine], reasons)
-            tallies.setdefault(topic, Tally()).add(tally)
+            tally, refused = _replayed(store, chosen, lookup_of(topic))
+            still_refused.update(refused)
+            if tally.messages:
+                tallies.setdefault(topic, Tally()).add(tally)
     return tallies, still_refused
+
+
+def _replayed(store: Store, chosen: Sequence[Document], lookup: Lookup) -> tuple[Tally, Counter[str]]:
+    """Land those of a topic's messages that are accepted now; one that breaks the code itself stays refused."""
+    try:
+        return _landed(store, chosen, lookup)
+    except (PyMongoError, Rejected):
+        raise
+    except Exception as error:
+        if len(chosen) == 1:
+            log.error("internal_error", alarm=chosen[0]["_id"], error=repr(error))
+            return Tally(), Counter(internal_error=1)
+        middle = len(chosen) // 2
+        tally, still_refused = _replayed(store, chosen[:middle], lookup)
+        landed, refused = _replayed(store, chosen[middle:], lookup)
+        tally.add(landed)
+        return tally, still_refused + refused
+
+
+def _landed(store: Store, chosen: Sequence[Document], lookup: Lookup) -> tuple[Tally, Counter[str]]:
+    """Land those of a topic's messages that are accepted now; return what became of them, and why not the others."""
+    topic = chosen[0]["topic_id"]
+    now_ms = time.time_ns() // 1_000_000
+    accepted = decode(topic, [found["msg_value"] for found in chosen], now_ms)
+    still_refused = Counter(refused.reason for refused in accepted.refused)
+    if not accepted.indexes:
+        return Tally(), still_refused
+    mine = [chosen[index] for index in accepted.indexes]
+    owners = lookup(accepted.element_ids, accepted.event_times_ms)
+    origin = documents.Origin(
+        np.array([found["kafka"]["partition"] for found in mine], np.int64),
+        np.array([found["kafka"]["offset"] for found in mine], np.int64),
+        owners.client_ids,
+        owners.postal_codes,
+        now_ms,
+    )
+    ids = documents.identities(accepted)
+    batch = Batch(
+        topic,
+        ranges={},
+        ids=ids,
+        documents=documents.encode(accepted, ids, origin),
+        partitions=origin.partitions,
+        event_times_ms=accepted.event_times_ms,
+        refusals=[],
+        alarms=[],
+    )
+    reasons: dict[int, Counter[str]] = {}
+    for found in mine:
+        reasons.setdefault(found["kafka"]["partition"], Counter())[found["reason"]] += 1
+    return store.replay(batch, [found["_id"] for found in mine], reasons), still_refused
 
 
 def _batches(database: Database[Document], choice: Choice) -> Iterator[tuple[str, list[Document]]]:

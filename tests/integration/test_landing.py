@@ -387,6 +387,17 @@ def test_a_replay_lands_what_is_accepted_now_once(entrance: Entrance) -> None:
     assert alarm["msg_value"] == b"{"
 
 
+def test_a_message_that_still_breaks_the_code_does_not_keep_the_others_from_replay(entrance: Entrance) -> None:
+    def broken(_element_ids: Sequence[str], _event_times_ms: IntArray) -> Owners:
+        raise ZeroDivisionError("a bug")
+
+    entrance.send(*(entrance.panel(name) for name in ("p1", "bug", "p2", "p3")))
+    assert entrance.land(4, broken) == {**NOTHING, "refused": {"internal_error": 4}}
+    tallies, still_refused = rejected.replay(entrance.settings, rejected.Choice(), lambda _topic: owners)
+    assert (tallies["panel"].landed, still_refused) == (3, {"internal_error": 1})
+    assert stored(entrance.settings)["panel"] == {"landed": 3, "refused": {"internal_error": 1}}
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_a_replay_does_not_overwrite_what_is_landed_meanwhile(
     entrance: Entrance, monkeypatch: pytest.MonkeyPatch, known: bool
