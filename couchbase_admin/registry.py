@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import pandas as pd
+import structlog
 from numpy.typing import ArrayLike, NDArray
 from prometheus_client import Counter, Gauge
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -57,6 +59,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 Answer = tuple[Any, ...]
+Content = TypeVar("Content")
+
+_log = structlog.get_logger(__name__)
 
 
 class _Element(msgspec.Struct, gc=False):
@@ -147,6 +152,7 @@ class Registry:
         self._reader: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._away = False
+        self._malformed: set[str] = set()  # keys that are logged
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Registry, (self._settings,)
@@ -361,17 +367,32 @@ class Registry:
         element_keys = [element_key(kind, one) for one in ids]
         relations_keys = [relations_key(kind, one) for one in ids]
         found = documents.get_many([*element_keys, *relations_keys])
+
+        def decoded(key: str, stored: Stored) -> Relations | None:
+            return self._readable(key, stored, partial(stored_relations, kind))
+
         written = {
-            one: stored_relations(kind, found[key].content)
+            one: each
             for one, key in zip(ids, relations_keys, strict=True)
-            if key in found
+            if key in found and (each := decoded(key, found[key])) is not None
         }
-        relations = settle(documents, kind, written)
+        relations = settle(documents, kind, written, decoded)
         clients = self._clients_of(documents, relations.values())
         cache = self._entries[kind]
         for one, key in zip(ids, element_keys, strict=True):
             cache.pop(one, None)
-            cache[one] = _entry(read_at, found.get(key), relations.get(one), clients)
+            element = (self._readable(key, found[key], _ELEMENT.decode) or _Element()) if key in found else None
+            cache[one] = _entry(read_at, element, relations.get(one), clients)
+
+    def _readable(self, key: str, stored: Stored, decode: Callable[[bytes], Content]) -> Content | None:
+        """Return a document, or None where it is malformed: that must not keep the others from being read."""
+        try:
+            return decode(stored.content)
+        except ValueError as error:  # msgspec's errors, and UnicodeDecodeError
+            if key not in self._malformed:
+                self._malformed.add(key)
+                _log.warning("registry document is not readable, nothing is known of it", key=key, error=str(error))
+            return None
 
     def _clients_of(self, documents: Documents, relations: Iterable[Relations]) -> dict[str, _Client]:
         """Return the clients of relations; one that was read lately serves several elements.
@@ -385,8 +406,8 @@ class Registry:
         read_at = self._clock()
         found = documents.get_many(client_key(one) for one in missing)
         for one in missing:
-            stored = found.get(client_key(one))
-            clients[one] = _NO_CLIENT if stored is None else _CLIENT.decode(stored.content)
+            key = client_key(one)
+            clients[one] = (self._readable(key, found[key], _CLIENT.decode) if key in found else None) or _NO_CLIENT
             self._clients.pop(one, None)
             self._clients[one] = (read_at, clients[one])
         self._bound(self._clients)
@@ -424,7 +445,7 @@ def _positions_valid_at(
 
 
 def _entry(
-    read_at: float, element: Stored | None, relations: Relations | None, clients: Mapping[str, _Client]
+    read_at: float, element: _Element | None, relations: Relations | None, clients: Mapping[str, _Client]
 ) -> _Entry:
     if element is None:
         return _Entry(read_at, (_ALWAYS, _ALWAYS))
@@ -435,7 +456,7 @@ def _entry(
     return _Entry(
         read_at,
         (*borders, _ALWAYS, _ALWAYS),
-        _ELEMENT.decode(element.content),
+        element,
         periods,
         tuple([clients[period.client_id] for period in periods]),
     )

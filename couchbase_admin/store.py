@@ -257,7 +257,7 @@ class RegistryStore:
         keys = {relations_key(kind, one): one for one in element_ids}
         stored = {keys[key]: found for key, found in self.documents.get_many(keys).items()}
         written = {one: decoded_relations(kind, found.content) for one, found in stored.items()}
-        settled = settle(self.documents, kind, written)
+        settled = settle(self.documents, kind, written, lambda _key, stored: decoded_relations(kind, stored.content))
         return {
             one: dataclasses.replace(_versioned(settled[one], found), derived=settled[one] is not written[one])
             for one, found in stored.items()
@@ -462,15 +462,23 @@ class RegistryStore:
         return None if stored is None else _versioned(msgspec.json.decode(stored.content, type=document_type), stored)
 
 
-def settle(documents: Documents, kind: Kind, written: Mapping[str, Relations]) -> dict[str, Relations]:
-    """Return relations by element, a replacement's with its place where its own document does not have it yet."""
+def settle(
+    documents: Documents,
+    kind: Kind,
+    written: Mapping[str, Relations],
+    decode: Callable[[str, Stored], Relations | None],
+) -> dict[str, Relations]:
+    """Return relations by element, a replacement's with its place where its own document does not have it yet.
+
+    `decode` returns the relations of a key's document; None to take it for missing.
+    """
     waiting = {one: each.replaces for one, each in written.items() if each.replaces and not each.periods}
     replaced = documents.get_many(relations_key(kind, old) for old in waiting.values())
     settled = dict(written)
     for one, old in waiting.items():
-        stored = replaced.get(relations_key(kind, old))
-        if stored is not None:
-            settled[one] = succeeded(written[one], decoded_relations(kind, stored.content))
+        key = relations_key(kind, old)
+        if key in replaced and (relations := decode(key, replaced[key])) is not None:
+            settled[one] = succeeded(written[one], relations)
     return settled
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pickle
+from itertools import count
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from couchbase_admin.registry import _ALWAYS, _NULLS, COLUMNS, Registry, _Entry, _positions_valid_at
+from selfgen.clients.couchbase import Stored
 from selfgen.columns import ENRICHMENT
 from selfgen.settings import Settings
 
@@ -62,3 +65,60 @@ def test_where_nothing_was_ever_read_it_is_not_known_whether_an_element_is():
     assert found["known"].tolist() == [False]
     assert found["stale"].tolist() == [True]
     assert found["client_id"].tolist() == [None]
+
+
+class Written:
+    """Documents as somebody wrote them."""
+
+    def __init__(self, **contents: bytes) -> None:
+        self._contents = contents
+
+    def get_many(self, keys):
+        return {key: Stored(self._contents[key], 1) for key in keys if key in self._contents}
+
+
+def relations(element_id: str, client_id: str) -> bytes:
+    period = f'{{"client_id":"{client_id}","init_wind_date":"2020-01-01T00:00:00Z"}}'
+    return f'{{"kind":"wind","wind_id":"{element_id}","periods":[{period}]}}'.encode()
+
+
+def test_a_malformed_document_is_told_once_and_keeps_no_other_from_being_read():
+    # a clock by which everything is too old at once, and is read again
+    registry = Registry(Settings(couchbase_url="couchbase://127.0.0.1:9"), clock=count(0, 100).__next__)
+    registry._documents = Written(
+        **{
+            "sensor_wind::good": b'{"model":"M"}',
+            "clients_rel::wind::good": relations("good", "C1"),
+            "client::C1": b'{"name":"Ana"}',
+            "sensor_wind::bad element": b'{"model":"M","variable_data":null}',
+            "clients_rel::wind::bad element": relations("bad element", "C1"),
+            "sensor_wind::bad relations": b'{"model":"M"}',
+            "clients_rel::wind::bad relations": b'{"periods":"none"',
+            "sensor_wind::bad client": b'{"model":"M"}',
+            "clients_rel::wind::bad client": relations("bad client", "C2"),
+            "client::C2": b'{"name":"\xff"}',
+            "sensor_wind::bad replaced": b'{"model":"M"}',
+            "clients_rel::wind::bad replaced": b'{"kind":"wind","wind_id":"bad replaced","replaces":"bad relations"}',
+        }
+    )
+    ids = ["good", "bad element", "bad relations", "bad client", "bad replaced"]
+    with capture_logs() as logs:
+        for _ in range(2):
+            found = registry.lookup("wind", ids, [1_700_000_000_000] * 5, ["client_id", "name", "model"])
+            history = registry.history("wind", ids)
+            data = registry.variable_data("wind", ids, [0] * 5)
+    registry.close()
+    assert found.to_numpy().tolist() == [
+        ["C1", "Ana", "M", True, False],
+        ["C1", "Ana", "", True, False],
+        [None, None, "M", True, False],
+        ["C2", None, "M", True, False],
+        [None, None, "M", True, False],
+    ]
+    assert history["element_id"].tolist() == ["good", "bad element", "bad client"]
+    assert data == [{}] * 5
+    assert sorted(entry["key"] for entry in logs) == [
+        "client::C2",
+        "clients_rel::wind::bad relations",
+        "sensor_wind::bad element",
+    ]
