@@ -313,7 +313,7 @@ def same_value(stored: bytes, new: bytes) -> bool:
     size = int.from_bytes(new[place : place + 4], "little")
     if stored[place : place + size] == new[place : place + size]:
         return True
-    return bool(_decoded(stored)["msg_value"] == _decoded(new)["msg_value"])
+    return _same(_decoded(stored)["msg_value"], _decoded(new)["msg_value"])
 
 
 def succeeding(stored: bytes, new: bytes) -> bytes:
@@ -331,7 +331,7 @@ def was_superseded(stored: bytes, new: bytes) -> bool:
     if _SUPERSEDED not in stored:
         return False
     value = _values(_decoded(new)["msg_value"])
-    return any(_values(before) == value for before in _decoded(stored).get("superseded", ()))
+    return any(_same(_values(before), value) for before in _decoded(stored).get("superseded", ()))
 
 
 def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool, restored: bool = False) -> dict[str, Any]:
@@ -350,7 +350,9 @@ def revised(stored: dict[str, Any], value: dict[str, Any], *, deleted: bool, res
     """
     before = [] if stored.get("deleted") else [stored["msg_value"]]
     superseded = [
-        taken for taken in [*stored.get("superseded", []), *before] if deleted or _values(taken) != _values(value)
+        taken
+        for taken in [*stored.get("superseded", []), *before]
+        if deleted or not _same(_values(taken), _values(value))
     ]
     own = {"revision", "superseded", "deleted", "restored"}
     kept = {name: field for name, field in stored.items() if name not in own}
@@ -367,6 +369,15 @@ def revision(encoded: bytes) -> int | None:
 def unchanged(stored: dict[str, Any]) -> dict[str, Any]:
     """Return the filter of a document as long as neither the device nor a person has changed it."""
     return {"_id": stored["_id"], "kafka": stored["kafka"], "revision": stored.get("revision")}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same one in JSON, where `1` is `1.0`, but `true` is no number."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _decoded(encoded: bytes) -> dict[str, Any]:

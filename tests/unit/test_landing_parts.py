@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import bson
@@ -137,6 +138,17 @@ def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
     assert documents.same_value(panel(a=1, b=2), panel(b=2, a=1))
     assert not documents.same_value(panel(), panel(power=2))
     assert not documents.same_value(panel(), panel(note="x"))
+
+
+@pytest.mark.parametrize("nested", [lambda value: value, lambda value: [0, {"on": value}]])
+def test_true_is_another_value_than_one(nested: Callable[[Any], Any]) -> None:
+    assert documents.same_value(panel(ok=nested(1)), panel(ok=nested(1.0)))
+    assert not documents.same_value(panel(ok=nested(True)), panel(ok=nested(1)))
+    assert not documents.same_value(panel(ok=nested(False)), panel(ok=nested(0.0)))
+    stored = bson.decode(panel(ok=nested(True)))
+    deleted = bson.encode(documents.revised(stored, {"panel_id": "p1", "timestamp": NOW_MS}, deleted=True))
+    assert documents.was_superseded(deleted, panel(ok=nested(True)))
+    assert not documents.was_superseded(deleted, panel(ok=nested(1)))
 
 
 @pytest.mark.parametrize(
