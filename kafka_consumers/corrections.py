@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-import msgspec
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.operations import ReplaceOne
@@ -31,7 +30,7 @@ from selfgen.clients.mongo import (
     reading_time,
     time_range,
 )
-from selfgen.messages import as_object, decode, value_fields
+from selfgen.messages import Refused, judge, value_fields
 from selfgen.registry import ID_FIELD
 
 #: Readings that are changed in one transaction.
@@ -107,12 +106,10 @@ def correct(stored: Document, values: dict[str, float], without: Sequence[str] =
     if unknown := {*values, *without} - {*fields}:
         raise Impossible(f"a reading of {topic} has no {', '.join(sorted(unknown))}; it has {', '.join(fields)}")
     message = {name: value for name, value in stored["msg_value"].items() if name not in without} | values
-    judged = decode(topic, [msgspec.json.encode(message, enc_hook=int)], time.time_ns() // 1_000_000)
-    if judged.refused:
-        raise Impossible(f"not a reading any more: {judged.refused[0].text}")
-    after = as_object(judged.messages[0])
-    # in the form in which the device sent it
-    return Change(stored, {**after, "timestamp": stored["msg_value"]["timestamp"]})
+    after = judge(topic, message, time.time_ns() // 1_000_000)
+    if isinstance(after, Refused):
+        raise Impossible(f"not a reading any more: {after.text}")
+    return Change(stored, after)
 
 
 def delete(stored: Document) -> Change | None:

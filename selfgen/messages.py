@@ -234,9 +234,8 @@ class _Contract:
         self.decode: Callable[[bytes], Reading] = msgspec.json.Decoder(strict).decode  # type: ignore[assignment]
         self.row: Callable[[Reading], tuple[Any, ...]] = attrgetter(*self.names)
 
-    def judge(self, value: bytes | None, now_ms: int) -> tuple[str, int, dict[str, Any]]:
-        """Return element id, event time (epoch ms) and the whole object, or raise `_Refusal`."""
-        message = _parse(value)
+    def judge(self, message: Any, now_ms: int) -> tuple[str, int, dict[str, Any]]:
+        """Return element id, event time (epoch ms) and the whole object of a JSON value, or raise `_Refusal`."""
         if not isinstance(message, dict):
             raise _Refusal("not_an_object", f"the message is {_name(message)}; send one JSON object")
         missing = [name for name in self.required if name not in message]
@@ -339,6 +338,14 @@ def as_object(message: Reading | dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
 
 
+def judge(topic: str, message: dict[str, Any], now_ms: int) -> dict[str, Any] | Refused:
+    """Return a decoded message as `decode` would accept it, or why it would not; its length in JSON does not matter."""
+    try:
+        return _CONTRACTS[topic].judge(dict(message), now_ms)[2]
+    except _Refusal as refusal:
+        return Refused(0, refusal.reason, refusal.text)
+
+
 def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
     """Judge a batch of raw messages; whatever the bytes are, each is accepted or refused with a reason.
 
@@ -409,7 +416,7 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
     refused: list[Refused] = []
     for index in sorted(unusual):
         try:
-            accepted.append((index, *contract.judge(values[index], now_ms)))
+            accepted.append((index, *contract.judge(_parse(values[index]), now_ms)))
         except _Refusal as refusal:
             refused.append(Refused(index, refusal.reason, refusal.text))
     accepted.sort(key=itemgetter(0))

@@ -140,6 +140,19 @@ def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
     assert not documents.same_value(panel(), panel(note="x"))
 
 
+def test_a_message_that_is_longer_when_it_is_written_again_can_be_corrected() -> None:
+    numbers = ",".join(["1e9"] * 60_000)  # 1000000000.0 in Python's words
+    value = f'{{"panel_id":"p1","timestamp":{NOW_MS},"power":1,"note":[{numbers}]}}'.encode()
+    batch = decode("panel", [value], NOW_MS)
+    stored = {"topic_id": "panel", "msg_value": as_object(batch.messages[0])}
+    after = corrections.correct(stored, {"power": 2.0}).after
+    assert after == {**stored["msg_value"], "power": 2.0}
+    with pytest.raises(corrections.Impossible, match="at most 10 000 000"):
+        corrections.correct(stored, {"power": 1e9})
+    with pytest.raises(corrections.Impossible, match="power"):
+        corrections.correct(stored, {}, ["power"])
+
+
 @pytest.mark.parametrize("nested", [lambda value: value, lambda value: [0, {"on": value}]])
 def test_true_is_another_value_than_one(nested: Callable[[Any], Any]) -> None:
     assert documents.same_value(panel(ok=nested(1)), panel(ok=nested(1.0)))
