@@ -50,6 +50,9 @@ Operator = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
+#: Columns that are ours; a message's own fields of these names are printed as `msg_value.time`.
+_OWN = ("time", "corrected", "client_id", "received_at")
+
 #: Changes that are listed one by one.
 _LISTED = 20
 
@@ -68,7 +71,10 @@ def find_raw(
     ] = None,
     form: Annotated[Form, typer.Option("--format", help="How they are printed.")] = Form.TABLE,
 ) -> None:
-    """Print an element's raw readings in order of time."""
+    """Print an element's raw readings in order of time.
+
+    A message's own time, corrected, client_id or received_at is printed as msg_value.time and so on.
+    """
     from selfgen.clients.mongo import find_readings
     from selfgen.settings import get_settings
 
@@ -84,8 +90,11 @@ def find_raw(
 
 
 def _flat(document: dict[str, Any]) -> dict[str, Any]:
-    message = dict(document["msg_value"])
-    message.pop("timestamp")
+    message = {
+        f"msg_value.{name}" if name in _OWN else name: value
+        for name, value in document["msg_value"].items()
+        if name != "timestamp"
+    }
     return {
         "time": document["timestamp"].astimezone(UTC).isoformat(timespec="milliseconds"),
         **message,

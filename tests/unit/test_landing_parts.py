@@ -9,12 +9,14 @@ from typing import Any
 import bson
 import numpy as np
 import pytest
+from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_consumers import corrections, documents
 from kafka_consumers.entrance import Bounds, Numbers, judge
+from selfgen.cli import raw
 from selfgen.cli.entrance import sparkline
 from selfgen.clients import mongo
 from selfgen.messages import as_object, decode
@@ -151,6 +153,20 @@ def test_a_message_that_is_longer_when_it_is_written_again_can_be_corrected() ->
         corrections.correct(stored, {"power": 1e9})
     with pytest.raises(corrections.Impossible, match="power"):
         corrections.correct(stored, {}, ["power"])
+
+
+def test_a_message_does_not_hide_what_we_know_of_it() -> None:
+    own = {"time": "noon", "client_id": "X", "received_at": "never", "corrected": "no"}
+    flat = raw._flat(bson.decode(panel(**own), CodecOptions(tz_aware=True)))
+    moment = "2026-11-22T10:15:00.000+00:00"
+    assert flat == {
+        "time": moment,
+        "panel_id": "p1",
+        "power": 1.0,
+        **{f"msg_value.{name}": value for name, value in own.items()},
+        "client_id": "C1",
+        "received_at": moment,
+    }
 
 
 @pytest.mark.parametrize("nested", [lambda value: value, lambda value: [0, {"on": value}]])
