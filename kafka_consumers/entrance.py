@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-#: By code: when its condition began (epoch ms), whether it was raised, and the figure then.
+#: By code: when its condition began (epoch ms), whether it was raised, and the figure then. Under `COUNTED`: messages
+#: and refusals that are too few yet to judge their share.
 State = dict[str, dict[str, Any]]
+COUNTED = "counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Bounds:
     delay_s: float = 60.0
     """Of the 95th percentile from event to durable."""
     refused_share: float = 0.05
-    """Of an interval with at least `least_messages`."""
+    """Of the messages of an interval, or of as many as there are at least `least_messages` in."""
     least_messages: int = 20
     silent_s: float = 900.0
     """Without any message in the topic."""
@@ -65,6 +67,12 @@ def judge(state: State, numbers: Numbers, now_ms: int, bounds: Bounds) -> tuple[
     """Return the state after these numbers, and what is raised or cleared by them."""
     events: list[Event] = []
     following: State = dict(state)  # what the numbers say nothing about stays as it was
+    counted = following.pop(COUNTED, {"messages": 0, "rejected": 0})
+    numbers = replace(
+        numbers, messages=numbers.messages + counted["messages"], rejected=numbers.rejected + counted["rejected"]
+    )
+    if 0 < numbers.messages < bounds.least_messages:
+        following[COUNTED] = {"messages": numbers.messages, "rejected": numbers.rejected}
     for condition in _conditions(state, numbers, bounds):
         code, before = condition.code, state.get(condition.code)
         if before is not None and before["raised"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from kafka_consumers.entrance import COUNTED
 from kafka_consumers.landing import PROCESSES
 from selfgen.clients import kafka, mongo
 from selfgen.performance import Totals
@@ -99,7 +100,7 @@ class Watch:
             f"{document['_id']}|{code}|{state['since_ms']:013d}|raised"
             for document in partitions
             for code, state in document.get("alarms", {}).items()
-            if state["raised"]
+            if code != COUNTED and state["raised"]
         ]
         found = (self._database["topic_alarm"].find_one({"_id": identity}) for identity in identities)
         return [alarm["text_alarm"] for alarm in found if alarm]

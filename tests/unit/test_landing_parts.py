@@ -289,6 +289,16 @@ def test_devices_that_send_once_a_minute_raise_too(bad: Numbers, code: str) -> N
     assert seen == [(6, code, "raised")]
 
 
+def test_the_share_of_refused_messages_of_a_slow_topic_is_judged_when_there_are_enough() -> None:
+    state: dict[str, Any] = {}
+    seen = []
+    for number in range(60):  # 3 messages a report: 21 in seven reports, all refused in the first 28
+        state, events = judge(state, Numbers(0, messages=3, rejected=3 * (number < 28)), number * 10_000, Bounds())
+        seen += [(number, event.code, event.state) for event in events]
+    assert seen == [(13, "refused_share", "raised"), (34, "refused_share", "cleared")]
+    assert state == {"counted": {"messages": 12, "rejected": 0}}
+
+
 def test_sparkline() -> None:
     assert sparkline([0, 1, 2, 4], width=3) == "▃▅█"
     assert sparkline([0, 0]) == "▁▁"
