@@ -31,7 +31,15 @@ import structlog
 from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from pymongo.errors import PyMongoError
 from tenacity import (
     Retrying,
@@ -308,7 +316,7 @@ class Landing:
     def _work(self, messages: Sequence[Message], starts: Mapping[int, int]) -> Work:
         now_ms = time.time_ns() // 1_000_000
         values = [message.value() for message in messages]
-        accepted = decode(self.topic, values, now_ms)
+        accepted = decode(self.topic, values, _received_ms(messages, now_ms))
         refusals = {refused.index: (refused.reason, refused.text) for refused in accepted.refused}
         partitions = np.fromiter((message.partition() for message in messages), np.int64, len(messages))
         offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
@@ -593,6 +601,16 @@ def _first_clause(error: object) -> str:
     if isinstance(error, KafkaError):
         error = error.str()
     return str(error).partition(" (configured timeouts")[0]
+
+
+def _received_ms(messages: Sequence[Message], now_ms: int) -> documents.IntArray:
+    """Return when messages were received, epoch ms: by the broker's clock where it stamps them, as the wind jobs do.
+
+    So it does not depend on how far landing lags which readings are too far ahead.
+    """
+    stamps = (message.timestamp() for message in messages)
+    times = (time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else now_ms for kind, time_ms in stamps)
+    return np.fromiter(times, np.int64, len(messages))
 
 
 def _ranges(

@@ -346,7 +346,7 @@ def judge(topic: str, message: dict[str, Any], now_ms: int) -> dict[str, Any] | 
         return Refused(0, refusal.reason, refusal.text)
 
 
-def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
+def decode(topic: str, values: Sequence[bytes | None], now_ms: int | IntArray) -> Decoded:
     """Judge a batch of raw messages; whatever the bytes are, each is accepted or refused with a reason.
 
     Parameters
@@ -355,8 +355,8 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         One of `MESSAGE_TYPES`.
     values : sequence of bytes
         The messages as they came; None (Kafka's empty value) is refused like an empty one.
-    now_ms : int
-        When they were received, epoch ms: what "future" is measured from.
+    now_ms : int or array
+        When they were received, all or each, epoch ms: what "future" is measured from.
 
     Returns
     -------
@@ -364,7 +364,8 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
         Accepted and refused together have each index once.
     """
     contract = _CONTRACTS[topic]
-    if (plain := _plain(topic, values, now_ms)) is not None:
+    latest_ms = np.broadcast_to(np.asarray(now_ms, np.int64) + MAX_AHEAD_MS, len(values))
+    if (plain := _plain(topic, values, latest_ms)) is not None:
         return plain
     decode_strictly, row_of = contract.decode, contract.row
     indexes: list[int] = []
@@ -401,7 +402,7 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
             unusual.append(index)
 
     event_times_ms = _event_times(times)
-    timely = (event_times_ms >= EARLIEST_MS) & (event_times_ms <= now_ms + MAX_AHEAD_MS)
+    timely = (event_times_ms >= EARLIEST_MS) & (event_times_ms <= latest_ms[indexes])
     if timely.all() and not unusual:
         return Decoded(topic, indexes, element_ids, event_times_ms, messages, [])
 
@@ -416,7 +417,7 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
     refused: list[Refused] = []
     for index in sorted(unusual):
         try:
-            accepted.append((index, *contract.judge(_parse(values[index]), now_ms)))
+            accepted.append((index, *contract.judge(_parse(values[index]), int(latest_ms[index]) - MAX_AHEAD_MS)))
         except _Refusal as refusal:
             refused.append(Refused(index, refusal.reason, refusal.text))
     accepted.sort(key=itemgetter(0))
@@ -430,7 +431,7 @@ def decode(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded:
     )
 
 
-def _plain(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded | None:
+def _plain(topic: str, values: Sequence[bytes | None], latest_ms: IntArray) -> Decoded | None:
     """Judge a batch at once where every message is what nearly all are; None where one is not, or is refused.
 
     Plain is one flat object of declared fields with their types and limits, in printable ASCII without escapes, that
@@ -441,7 +442,7 @@ def _plain(topic: str, values: Sequence[bytes | None], now_ms: int) -> Decoded |
     if columns is None or not _holds(columns, contract):
         return None
     event_times_ms = _event_times_at_once(columns["timestamp"])
-    if not ((event_times_ms >= EARLIEST_MS) & (event_times_ms <= now_ms + MAX_AHEAD_MS)).all():
+    if not ((event_times_ms >= EARLIEST_MS) & (event_times_ms <= latest_ms)).all():
         return None
     element_ids: list[str] = columns[contract.id_field].to_numpy().tolist()
     rows = _Rows(contract.type, columns)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_consumers import corrections, documents
 from kafka_consumers.entrance import Bounds, Numbers, judge
+from kafka_consumers.landing import _received_ms
 from selfgen.cli import raw
 from selfgen.cli.entrance import sparkline
 from selfgen.clients import mongo
@@ -209,6 +211,12 @@ def test_a_message_is_known_by_its_partition_and_offset() -> None:
     assert documents.same_message(panel(), panel(power=2))
     assert not documents.same_message(panel(), bson.encode(other))
     assert documents.origin(panel()) == (0, 2**40)
+
+
+def test_a_message_is_received_when_the_broker_says_so() -> None:
+    stamps = [(TIMESTAMP_LOG_APPEND_TIME, NOW_MS - 900_000), (TIMESTAMP_CREATE_TIME, 5), (TIMESTAMP_NOT_AVAILABLE, 0)]
+    messages = [Message(topic="wind", partition=0, offset=0, timestamp=stamp) for stamp in stamps]
+    assert _received_ms(messages, NOW_MS).tolist() == [NOW_MS - 900_000, NOW_MS, NOW_MS]
 
 
 def test_identities_sort_by_time() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,6 +231,19 @@ def test_a_batch_keeps_its_order_and_places() -> None:
         (3, "bad_timestamp"),
     ]
     assert batch.take([1, 2]).element_ids == ["b", "c"]
+
+
+@pytest.mark.parametrize("other", [panel(), b"{"])
+def test_each_message_is_judged_by_its_own_clock(other: bytes) -> None:
+    values = [other, *[panel(timestamp=NOW_MS + 600_000)] * 3]
+    batch = decode("panel", values, NOW_MS + np.array([0, 0, 299_999, 300_000]))
+    assert batch.indexes[-1] == 3
+    late = {refused.index: refused.text for refused in batch.refused if refused.reason == "future_timestamp"}
+    assert {index: text.partition(" is ")[2] for index, text in late.items()} == {
+        1: "600 s ahead; set the device's clock",
+        2: "300 s ahead; set the device's clock",
+    }
+    assert decode("panel", [panel(timestamp=NOW_MS + 600_000)] * 2, NOW_MS + np.full(2, 300_000)).columns is not None
 
 
 def test_empty_batch() -> None:
