@@ -16,7 +16,7 @@ from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, StreamTableEnvironment
+    from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 NAME = "rich_sensor_wind"
 
@@ -94,6 +94,15 @@ def enrichment(settings: Settings):
     return udf(Enrich(), result_type=row, func_type="pandas")
 
 
+def with_lateness(env: StreamTableEnvironment, readings: Table) -> Table:
+    """Return readings with `late_s`, which is NULL for those in time."""
+    from pyflink.java_gateway import get_gateway
+    from pyflink.table import Table
+
+    lateness = get_gateway().jvm.selfgen.flink.Lateness
+    return Table(lateness.of(env._j_tenv, readings._j_table), env)
+
+
 def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> str:
     """Create what lies between a table of readings and its enriched windows; return the query of these.
 
@@ -106,10 +115,11 @@ def create_views(env: StreamTableEnvironment, settings: Settings, source: str, e
         CREATE TEMPORARY VIEW reading AS
         SELECT wind_id, event_time, wind_speed, wind_direction FROM {source} WHERE event_time <> {NO_TIME}""")
     env.execute_sql(f"""
-        CREATE TEMPORARY VIEW seen_once AS
-        SELECT wind_id, rowtime AS event_time, wind_speed, wind_direction, late_s
+        CREATE TEMPORARY VIEW distinct_reading AS
+        SELECT wind_id, rowtime AS event_time, wind_speed, wind_direction
         FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once',
                   kept_ms => CAST({settings.wind_duplicate_s * 1000} AS BIGINT))""")
+    env.create_temporary_view("seen_once", with_lateness(env, env.from_path("distinct_reading")))
     env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
     env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS

@@ -27,6 +27,7 @@ from selfgen.simulation.measured import weather_days
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
+NAME = "wind-test"
 #: Twenty minutes before the tests were collected, which is within what the job here remembers.
 START_MS = round(time.time()) * 1000 - 1_200_000
 #: When the readings of `Disorder` begin, and when the last test's do.
@@ -194,6 +195,7 @@ class Wind:
     """The running job: `send` puts readings into its topic, `windows` and `late` are what it has committed so far."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.start = kafka.end_offsets(settings, "wind")
         ends = {topic: kafka.end_offsets(settings, topic) for topic in ("wind_rich", "wind_late")}
         self.windows: list[dict[str, Any]] = []
@@ -204,6 +206,17 @@ class Wind:
         self._consumer.assign(
             [TopicPartition(topic, number, at) for topic, end in ends.items() for number, at in end.items()]
         )
+
+    def run_job(self, restore_from: str | None = None) -> None:
+        env = runtime.streaming(self.settings, NAME, restore_from)
+        env.get_config().set("restart-strategy.type", "none")
+        offsets = ";".join(f"partition:{number},offset:{at}" for number, at in self.start.items())
+        source = rich_sensor_wind.create_source(
+            env, self.settings, **{"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": offsets}
+        )
+        sinks = rich_sensor_wind.create_sinks(env, self.settings)
+        enrich = rich_sensor_wind.enrichment(self.settings)
+        rich_sensor_wind.build_pipeline(env, self.settings, source, *sinks, enrich).execute()
 
     def send(self, partition: int, *values: str | bytes | None) -> None:
         for value in values:
@@ -238,19 +251,11 @@ def wind(stack) -> Iterator[Wind]:
     add_install(store, "wind", "w1", "windy", pd.Timestamp("2020-01-01", tz="UTC").to_pydatetime())
 
     running = Wind(settings)
-    env = runtime.streaming(settings, "wind-test")
-    env.get_config().set("restart-strategy.type", "none")
-    offsets = ";".join(f"partition:{number},offset:{at}" for number, at in running.start.items())
-    source = rich_sensor_wind.create_source(
-        env, settings, **{"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": offsets}
-    )
-    sinks = rich_sensor_wind.create_sinks(env, settings)
-    enrich = rich_sensor_wind.enrichment(settings)
-    rich_sensor_wind.build_pipeline(env, settings, source, *sinks, enrich).execute()
+    running.run_job()
     try:
         yield running
     finally:
-        keeper.cancel(settings, "wind-test")
+        keeper.cancel(settings, NAME)
         running.close()
 
 
@@ -372,3 +377,19 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
     assert samples == sum(ms < closing + 1000 for _, ms in sent)
     before = [window for window in wind.windows if START_MS - 1000 < window["timestamp"] < START_MS + 60_000]
     assert sum(window["samples"] for window in before) == 160 + len(FINE)
+
+
+def test_what_comes_first_after_a_restart_is_late_where_its_window_has_closed_before(wind, windows):
+    keeper.cancel(wind.settings, NAME)
+    lates = [(sensor, START_MS + 62_000 + second * 1000) for sensor in ("w1", "new") for second in range(3)]
+    for partition, (sensor, ms) in enumerate(lates):
+        wind.reading(partition % len(wind.start), sensor, ms)
+    wind.run_job(str(keeper.last_checkpoint(wind.settings, NAME)))
+    found: set[tuple[str, int]] = set()
+
+    def all_are_told() -> bool:
+        found.update((row["wind_id"], row["timestamp"]) for row in wind.late + wind.windows)
+        return found >= set(lates)
+
+    wind.wait_for(all_are_told)
+    assert {(row["wind_id"], row["timestamp"]) for row in wind.late} >= set(lates)

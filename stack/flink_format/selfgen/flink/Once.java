@@ -11,19 +11,16 @@ import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.functions.ProcessTableFunction;
 
 /**
- * Passes each reading of a sensor once, and says how late it is.
+ * Passes each reading of a sensor once.
  *
  * <p>Two readings of a sensor with the same event time are one. The times seen are kept by ten seconds, in order, until
  * the watermark is {@code kept_ms} past them, or past when the first of them came where that was late; a sensor's
  * state is a few arrays instead of an entry for each reading.
  *
- * <p>{@code late_s} is NULL for a reading whose second has not closed, else how many whole seconds the watermark is past
- * it. Only in time are those that the windows behind take in.
- *
  * <p>Readings and results are taken and given as Flink holds them: converting them would cost as much as all the rest.
  * For the same reason times are forgotten by timers, and not by Flink's time to live, which looks at every entry.
  */
-@DataTypeHint(value = "ROW<wind_speed DOUBLE, wind_direction DOUBLE, late_s BIGINT>", bridgedTo = RowData.class)
+@DataTypeHint(value = "ROW<wind_speed DOUBLE, wind_direction DOUBLE>", bridgedTo = RowData.class)
 public final class Once extends ProcessTableFunction<RowData> {
     private static final long serialVersionUID = 1L;
     private static final String READING =
@@ -31,7 +28,6 @@ public final class Once extends ProcessTableFunction<RowData> {
     private static final int SPEED = 2;
     private static final int DIRECTION = 3;
     private static final long SPAN_MS = 10_000;
-    private static final long SECOND_MS = 1_000;
 
     public void eval(
             Context context,
@@ -48,8 +44,9 @@ public final class Once extends ProcessTableFunction<RowData> {
         long span = Math.floorDiv(at, SPAN_MS);
         long[] times = seen.get(span);
         if (times == null) {
-            long past = Math.max((span + 1) * SPAN_MS, watermark(time));
-            time.registerOnTime(Long.toString(span), past + keptMs);
+            long end = (span + 1) * SPAN_MS;
+            Long watermark = time.currentWatermark();
+            time.registerOnTime(Long.toString(span), keptMs + (watermark == null ? end : Math.max(end, watermark)));
             times = new long[0];
         }
         int place = Arrays.binarySearch(times, at);
@@ -59,17 +56,11 @@ public final class Once extends ProcessTableFunction<RowData> {
         seen.put(span, with(times, -place - 1, at));
         collect(GenericRowData.of(
                 reading.isNullAt(SPEED) ? null : reading.getDouble(SPEED),
-                reading.isNullAt(DIRECTION) ? null : reading.getDouble(DIRECTION),
-                late(watermark(time), at)));
+                reading.isNullAt(DIRECTION) ? null : reading.getDouble(DIRECTION)));
     }
 
     public void onTimer(OnTimerContext context, MapView<Long, long[]> seen) throws Exception {
         seen.remove(Long.valueOf(context.currentTimer()));
-    }
-
-    private static long watermark(TimeContext<Long> time) {
-        Long watermark = time.currentWatermark();
-        return watermark == null ? Long.MIN_VALUE : watermark;
     }
 
     private static long[] with(long[] times, int place, long at) {
@@ -77,11 +68,5 @@ public final class Once extends ProcessTableFunction<RowData> {
         System.arraycopy(times, place, more, place + 1, times.length - place);
         more[place] = at;
         return more;
-    }
-
-    /** A second closes when the watermark reaches its last millisecond. */
-    private static Long late(long watermark, long at) {
-        long last = Math.floorDiv(at, SECOND_MS) * SECOND_MS + SECOND_MS - 1;
-        return watermark < last ? null : (watermark - at) / SECOND_MS;
     }
 }
