@@ -16,7 +16,11 @@ from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyflink.table import StatementSet, StreamTableEnvironment
+
+    from couchbase_admin.registry import Registry
 
 NAME = "write_sensor_wind"
 WINDOW_COLUMNS = ("timestamp", *(column.name for column in DATASOURCES["wind_report"]))
@@ -58,17 +62,21 @@ def own_thresholds(settings: Settings):
             self.registry = runtime.open_registry(settings, function_context.get_metric_group())
 
         def eval(self, wind_ids, event_ms):
-            import msgspec
             import pandas as pd
 
-            found = self.registry.variable_data("wind", wind_ids.to_numpy(), event_ms.to_numpy())
-            texts = [
-                None if data is None else msgspec.json.encode({"alarms": data.get("alarms", {})}).decode()
-                for data in found
-            ]
-            return pd.Series(texts, dtype=object)
+            return pd.Series(own_texts(self.registry, wind_ids.to_numpy(), event_ms.to_numpy()), dtype=object)
 
     return udf(OwnThresholds(), result_type=DataTypes.STRING(), func_type="pandas")
+
+
+def own_texts(registry: Registry, wind_ids: Sequence[str], event_ms: Sequence[int]) -> list[str | None]:
+    """Look up what `own_thresholds` returns."""
+    import msgspec
+
+    found = registry.variable_data("wind", wind_ids, event_ms)
+    return [
+        None if data is None else msgspec.json.encode({"alarms": data.get("alarms", {})}).decode() for data in found
+    ]
 
 
 def area_function():
@@ -103,10 +111,11 @@ def area_function():
 def alarm_function(settings: Settings):
     """Return the keyed function: windows of one sensor → its alarms.
 
-    A processing-time timer asks whether a sensor is silent. It is set again by itself, not by each window, and never
-    twice: `watched` says that there is one. After a restart it fires for all of the time it was away. Where the other
-    sensors are silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be
-    silent: only a window has it watched again.
+    A processing-time timer asks whether a sensor is silent. It is set again by itself, and by a window only where that
+    has it looked at sooner; there is never more than one, at `look_at`. After a restart it fires for all of the time it
+    was away. Of a silent sensor it looks up the own thresholds, which no window brings. Where the other sensors are
+    silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be silent: only a
+    window has it watched again. What is silent for long and has no incident is forgotten.
     """
     import msgspec
     import pandas as pd
@@ -117,7 +126,17 @@ def alarm_function(settings: Settings):
     from couchbase_admin.registry import Registry
     from selfgen.registry import Unavailable
     from selfgen.thresholds import WindThresholds
-    from selfgen.wind_alarms import Kept, Progress, as_far_as, follow, is_overdue, next_look_s, silence
+    from selfgen.wind_alarms import (
+        FORGOTTEN_S,
+        Kept,
+        Progress,
+        as_far_as,
+        follow,
+        is_forgotten,
+        is_overdue,
+        next_look_s,
+        silence,
+    )
 
     class Alarms(KeyedProcessFunction):
         def open(self, runtime_context):
@@ -138,23 +157,31 @@ def alarm_function(settings: Settings):
             self.progress.note(partition, window["wind_id"], window["timestamp"])
             thresholds = WindThresholds.read(kept.own)
             kept.sensor, rows = follow(kept.sensor, window, thresholds, neighbours)
-            if not kept.watched:
-                self._watch(kept, ctx, self.progress.of(partition), thresholds)
+            look_at = self._next_look(kept, self.progress.of(partition), thresholds, kept.heard_at)
+            if kept.look_at is None or look_at < kept.look_at:
+                self._look(kept, ctx, look_at)
             yield from self._keep(kept, rows)
 
         def on_timer(self, timestamp, ctx):
-            kept = self._kept()
+            kept, wind_id, now = self._kept(), ctx.get_current_key(), ctx.timer_service().current_processing_time()
+            silent_ms = now - (kept.heard_at or now)
+            if is_forgotten(kept.sensor, silent_ms):
+                self.state.clear()
+                return []
+            if silent_ms > settings.registry_ttl_s * 1000:
+                [own] = own_texts(self.registry, [wind_id], [kept.sensor.last + silent_ms])
+                kept.own = kept.own if own is None else own
             thresholds = WindThresholds.read(kept.own)
-            self.progress.note(kept.partition, ctx.get_current_key())
+            self.progress.note(kept.partition, wind_id)
             others = self.progress.of(kept.partition)
-            if is_overdue(kept, others, ctx.timer_service().current_processing_time(), thresholds):
+            if is_overdue(kept, others, now, thresholds):
                 others = as_far_as(kept, self.passage.passed_ms()) or others
             sensor, rows = silence(kept.sensor, others, thresholds)
-            if rows and self._is_given_up(ctx.get_current_key(), rows[0]["timestamp"]):
-                kept.watched = False
+            if rows and self._is_given_up(wind_id, rows[0]["timestamp"]):
+                self._look(kept, ctx, now + round(FORGOTTEN_S * 1000))
                 return self._keep(kept, [])
             kept.sensor = sensor
-            self._watch(kept, ctx, others, thresholds)
+            self._look(kept, ctx, self._next_look(kept, others, thresholds, now))
             return self._keep(kept, rows)
 
         def _is_given_up(self, wind_id, at_ms):
@@ -165,13 +192,14 @@ def alarm_function(settings: Settings):
             at = pd.Timestamp(at_ms, unit="ms", tz="UTC")
             return len(periods) > 0 and not (periods["end"].isna() | (periods["end"] > at)).any()
 
-        def _watch(self, kept, ctx, others, thresholds):
-            timers = ctx.timer_service()
-            now = timers.current_processing_time()
-            wait_s = next_look_s(kept.sensor, others, thresholds, now - (kept.heard_at or now))
-            kept.watched = wait_s is not None
-            if kept.watched:
-                timers.register_processing_time_timer(now + round(wait_s * 1000))
+        def _next_look(self, kept, others, thresholds, now):
+            return now + round(1000 * next_look_s(kept.sensor, others, thresholds, now - (kept.heard_at or now)))
+
+        def _look(self, kept, ctx, at):
+            if kept.look_at is not None:
+                ctx.timer_service().delete_processing_time_timer(kept.look_at)
+            ctx.timer_service().register_processing_time_timer(at)
+            kept.look_at = at
 
         def _kept(self):
             text = self.state.value()

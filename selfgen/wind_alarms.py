@@ -35,6 +35,11 @@ SKEW_MS = 10_000
 GAPS = 9
 KNOWN_GAPS = 3
 
+#: A sensor is looked at no more seldom than this: what it may be silent for may have become less.
+SELDOM_S = 600.0
+#: What is kept of a sensor without an open incident is dropped at the first look after so long a silence, a week.
+FORGOTTEN_S = 7 * 86_400.0
+
 
 class Event(NamedTuple):
     """What became of an incident: it is a row of `wind_alarm`."""
@@ -366,13 +371,13 @@ class Sensor(Struct, frozen=True):
 
 
 class Kept(Struct):
-    """What a job keeps of one sensor: also where it comes from, its own thresholds, and whether it is looked at."""
+    """What a job keeps of one sensor: also where it comes from, its own thresholds, and when it is looked at."""
 
     sensor: Sensor | None = None
     partition: int = 0
     own: str | None = None  # JSON text, as `WindThresholds.read` takes it
-    watched: bool = False
     heard_at: int | None = None  # when its last window came, by the clock of the job
+    look_at: int | None = None  # the next time, by that clock
 
 
 _BROUGHT = ("wind_id", *(name for name in names("wind_report") if name in names("wind_alarm") and name != "wind_speed"))
@@ -446,8 +451,19 @@ def as_far_as(kept: Kept, passed: int | None) -> int | None:
     return kept.sensor.last + passed - kept.heard_at
 
 
-def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds, silent_ms: int = 0) -> float | None:
-    """Return in how many seconds to ask `silence` again; None where only a window can change anything.
+def is_forgotten(sensor: Sensor, silent_ms: int) -> bool:
+    """Return whether nothing need be kept of a sensor for whose silence, by the job's clock, nobody waits any more."""
+    return silent_ms >= FORGOTTEN_S * 1000 and not has_incident(sensor)
+
+
+def has_incident(sensor: Sensor) -> bool:
+    """Return whether any incident of a sensor is open."""
+    states = (sensor.high_wind, sensor.implausible, sensor.stuck, sensor.no_data)
+    return any(state.started is not None for state in states)
+
+
+def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds, silent_ms: int = 0) -> float:
+    """Return in how many seconds to ask `silence` again; where only a window can change anything, to forget it.
 
     Parameters
     ----------
@@ -455,15 +471,14 @@ def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds, 
         For how long there was no window, by the job's clock.
     """
     state, own = sensor.no_data, thresholds.no_data
-    if state.started is not None:
-        return None
     longest = longest_silence(state, own)
-    if longest is None or others is None:
-        return own.least_s
+    if longest is None or state.started is not None:
+        return FORGOTTEN_S
     if state.doubted is not None:
         return own.confirm_s
     left = longest - silent_ms if silent_ms < longest else longest
-    return max(min(sensor.last + longest - others, left) / 1000, own.confirm_s)
+    wait_s = own.least_s if others is None else min(sensor.last + longest - others, left) / 1000
+    return min(max(wait_s, own.confirm_s), SELDOM_S)
 
 
 def _row(sensor: Sensor, code: str, event: Event) -> dict[str, Any]:

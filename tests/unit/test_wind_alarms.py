@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from selfgen.columns import names
 from selfgen.thresholds import WindThresholds
 from selfgen.wind_alarms import (
+    FORGOTTEN_S,
+    SELDOM_S,
     Kept,
     Mover,
     Progress,
@@ -343,6 +345,7 @@ def test_a_sensor_that_becomes_slower_is_told_of_once() -> None:
 
 def test_a_sensor_of_unknown_rhythm_is_not_judged() -> None:
     state = heard_all([0, 1000, 2000])
+    assert next_look_s(Sensor(2000, 4.0, {}, no_data=state), HOUR, DEFAULTS) == FORGOTTEN_S
     assert longest_silence(state, DEFAULTS.no_data) is None
     assert unheard(state, HOUR, DEFAULTS.no_data) == (state, None)
 
@@ -369,12 +372,13 @@ def test_when_to_look_again() -> None:
     last = sensor.last
     assert next_look_s(sensor, None, DEFAULTS) == 60
     assert next_look_s(sensor, last, DEFAULTS) == 60
+    assert next_look_s(sensor, last, thresholds(no_data={"least_s": 86_400})) == SELDOM_S
     assert next_look_s(sensor, last + 50_000, DEFAULTS) == 10
     assert next_look_s(sensor, last + HOUR, DEFAULTS) == 5
     sensor, _ = silence(sensor, last + HOUR, DEFAULTS)
     assert next_look_s(sensor, last + HOUR, DEFAULTS) == 5
     sensor, [row] = silence(sensor, last + HOUR + 5000, DEFAULTS)
-    assert next_look_s(sensor, last + HOUR, DEFAULTS) is None
+    assert next_look_s(sensor, last + HOUR, DEFAULTS) == FORGOTTEN_S
     assert (row["code"], row["state"], row["timestamp"]) == ("no_data", "raised", last + 60_000)
     assert (row["client_id"], row["wind_speed"], row["started_at"]) == ("C1", 4.0, "2026-06-20T12:00:09Z")
     assert silence(sensor, None, DEFAULTS) == (sensor, [])

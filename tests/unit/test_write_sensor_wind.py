@@ -1,0 +1,121 @@
+"""When the job of wind alarms looks at a sensor: its state and timers without Flink, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest.mock import Mock
+
+import pandas as pd
+import pytest
+
+from flink_jobs.write_sensor_wind import ALARM_COLUMNS, alarm_function
+from selfgen.settings import get_settings
+from selfgen.wind_alarms import FORGOTTEN_S, SELDOM_S, Progress
+
+DAY_S = 86_400
+START_S = 1_781_956_800  # 2026-06-20T12:00Z
+
+
+class Job:
+    """The keyed function; each second a window comes of the sensor `other`, so that silence is the sensor's own."""
+
+    def __init__(self) -> None:
+        self.now_s, self.looks = START_S, 0
+        self.rows: list[dict[str, Any]] = []
+        self.states: dict[str, str] = {}
+        self.timers: set[tuple[int, str]] = set()
+        self.least_s = 60
+        self.periods = pd.DataFrame({"end": pd.to_datetime([None], utc=True)})
+        self.key = ""
+        self._function = alarm_function(get_settings())
+        self._function.state = Mock(value=lambda: self.states.get(self.key), update=self._update, clear=self._clear)
+        self._function.progress = Progress()
+        self._function.passage = Mock(passed_ms=lambda: None)
+        self._function.registry = Mock(
+            variable_data=lambda _kind, ids, _times: [self.own() for _ in ids], history=lambda *_: self.periods
+        )
+        self._function.counts = {"raised": Mock(), "cleared": Mock()}
+        timers = Mock(
+            current_processing_time=lambda: self.now_s * 1000,
+            register_processing_time_timer=lambda at: self.timers.add((at, self.key)),
+            delete_processing_time_timer=lambda at: self.timers.discard((at, self.key)),
+        )
+        self._context = Mock(timer_service=lambda: timers, get_current_key=lambda: self.key)
+
+    def _update(self, text: str) -> None:
+        self.states[self.key] = text
+
+    def _clear(self) -> None:
+        del self.states[self.key]
+
+    def hear(self, wind_id: str, gust: float = 4.0) -> None:
+        self.key = wind_id
+        window = {"timestamp": self.now_s * 1000, "wind_id": wind_id, "wind_speed": gust, "wind_gust": gust}
+        self._note(self._function.process_element((window, 0, json.dumps(self.own()), []), self._context))
+
+    def own(self) -> dict[str, Any]:
+        return {"alarms": {"no_data": {"least_s": self.least_s}}}
+
+    def pass_time(self, seconds: int, *heard: str, step_s: int = 1) -> None:
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s += step_s
+            while self.timers and min(self.timers)[0] <= self.now_s * 1000:
+                at, self.key = min(self.timers)
+                self.timers.remove((at, self.key))
+                self.looks += self.key != "other"
+                self._note(self._function.on_timer(at, self._context))
+            for wind_id in ("other", *heard):
+                self.hear(wind_id)
+
+    def _note(self, rows: Any) -> None:
+        self.rows += [dict(zip(ALARM_COLUMNS, row, strict=True)) for row in rows]
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job()
+
+
+def test_a_shorter_silence_is_in_force_with_the_next_window(job):
+    job.least_s = DAY_S
+    job.pass_time(20, "W1")
+    job.least_s = 60
+    job.pass_time(1, "W1")
+    job.pass_time(70)
+    [row] = job.rows
+    assert (row["wind_id"], row["code"], row["state"]) == ("W1", "no_data", "raised")
+
+
+def test_a_shorter_silence_is_in_force_for_a_sensor_that_is_silent_already(job):
+    job.least_s = DAY_S
+    job.pass_time(20, "W1")
+    job.pass_time(100)
+    assert job.rows == []
+    job.least_s = 60
+    job.pass_time(round(SELDOM_S) + 10)
+    [row] = job.rows
+    assert (row["wind_id"], row["timestamp"]) == ("W1", (START_S + 80) * 1000)
+
+
+def test_a_sensor_has_one_timer_however_often_it_is_heard(job):
+    for least_s in (600, 60, 6000, 60):
+        job.least_s = least_s
+        job.pass_time(100, "W1")
+    assert sorted(key for _, key in job.timers) == ["W1", "other"]
+
+
+def test_an_id_that_was_heard_once_is_forgotten_after_one_look(job):
+    job.hear("mistyped")
+    job.pass_time(round(FORGOTTEN_S) + 60, step_s=60)
+    assert (job.looks, set(job.states)) == (1, {"other"})
+    assert job.rows == []
+
+
+def test_an_open_incident_is_not_forgotten(job):
+    job.pass_time(20, "W1")
+    job.pass_time(3 * round(FORGOTTEN_S), step_s=300)
+    assert [row["state"] for row in job.rows] == ["raised"]
+    job.pass_time(10, "W1")
+    assert [row["state"] for row in job.rows] == ["raised", "cleared"]
