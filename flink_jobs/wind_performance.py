@@ -105,13 +105,15 @@ class Watch:
     def report(self) -> list[dict[str, object]]:
         """Return a row of `topic_performance` for each partition that the job has read; then `reported`."""
         now_ms = time.time_ns() // 1_000_000
+        self._assign()  # those that were added meanwhile
         partitions = _partitions(self._rows, self._hop.topic)
         consumed = _offsets(self._job.committed(partitions, timeout=_TIMEOUT_S))
         before = _offsets(self._rows.committed(partitions, timeout=_TIMEOUT_S))
         rows: list[dict[str, object]] = []
         for number, done in sorted(consumed.items()):
             first, end = self._rows.get_watermark_offsets(TopicPartition(self._hop.topic, number), timeout=_TIMEOUT_S)
-            count = self._read[number] if self._hop.row_for_message else done - before.get(number, first)
+            start = _start(before.get(number), first, done)
+            count = self._read[number] if self._hop.row_for_message else done - start
             numbers = (Totals(messages=count), Totals(), max(end - done, 0), self._delays[number], now_ms)
             told = row(self._hop.topic, number, self._hop.consumer, *numbers)
             rows.append(told | dict.fromkeys(_SAID_BY_LANDING))
@@ -131,14 +133,22 @@ class Watch:
             self._delays.pop(number, None)
 
     def _assign(self) -> None:
-        """Go on behind the last row that was reported; where none was, with the first."""
-        partitions = _partitions(self._rows, self._hop.output)
+        """Take up partitions that are not read yet, behind the last row that was reported."""
+        found = _partitions(self._rows, self._hop.output)
+        partitions = [each for each in found if each.partition not in self._next]
+        if not partitions:
+            return
         before = _offsets(self._rows.committed(partitions, timeout=_TIMEOUT_S))
-        for partition in partitions:
-            first, end = self._rows.get_watermark_offsets(partition, timeout=_TIMEOUT_S)
-            self._live_from[partition.partition] = end
-            self._next[partition.partition] = before.get(partition.partition, first)
-        self._rows.assign([TopicPartition(self._hop.output, *place) for place in self._next.items()])
+        for each in partitions:
+            first, end = self._rows.get_watermark_offsets(each, timeout=_TIMEOUT_S)
+            self._live_from[each.partition] = end
+            each.offset = self._next[each.partition] = _start(before.get(each.partition), first, end)
+        self._rows.incremental_assign(partitions)
+
+
+def _start(reported: int | None, first: int, end: int) -> int:
+    """Return where to count from: the first where nothing was reported, or that was of a topic made anew since."""
+    return first if reported is None or reported > end else reported
 
 
 def _place(message: Message) -> tuple[int, int]:
