@@ -150,7 +150,8 @@ def implausible(state: Jumps, window: Window, thresholds: ImplausibleWind) -> tu
     restless = change >= thresholds.jump * thresholds.clear
     change = 0.0 if apart else change
     jumped = change > thresholds.jump
-    recent = [time for time in state.recent if time > at - thresholds.within_s * 1000] + [at] * jumped
+    recent = [time for time in state.recent if time > at - thresholds.within_s * 1000]
+    recent = [*recent, *[at] * jumped][-thresholds.jumps :]
     since = at if restless or state.steady_since is None else state.steady_since
     started = state.started
     state = replace(

@@ -209,6 +209,16 @@ def test_several_jumps_can_be_asked_for() -> None:
     assert (raised["timestamp"], raised["started_at"]) == (NOON + 25_000, "2026-06-20T12:00:05Z")
 
 
+def test_no_more_jumps_are_kept_than_are_asked_for() -> None:
+    own = thresholds(implausible={"jumps": 3, "within_s": 366 * 86_400})
+    sensor: Sensor | None = None
+    for window in windows([5.0, 30.0] * 500):
+        sensor, _ = follow(sensor, window, own)
+    assert sensor is not None
+    assert sensor.implausible.started == NOON + 1000
+    assert sensor.implausible.recent == (NOON + 997_000, NOON + 998_000, NOON + 999_000)
+
+
 def test_an_implausible_sensor_that_goes_on_more_seldom_is_cleared() -> None:
     seldom = windows([41.0] + [5.0 + step % 3 for step in range(20)], step_s=120, start=NOON + 10_000)
     rows = alarms(windows([5.0] * 10) + seldom[:1] + seldom[1:], code="implausible")
