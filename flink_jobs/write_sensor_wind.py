@@ -114,8 +114,9 @@ def alarm_function(settings: Settings):
     A processing-time timer asks whether a sensor is silent. It is set again by itself, and by a window only where that
     has it looked at sooner; there is never more than one, at `look_at`. After a restart it fires for all of the time it
     was away. Of a silent sensor it looks up the own thresholds, which no window brings. Where the other sensors are
-    silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be silent: only a
-    window has it watched again. What is silent for long and has no incident is forgotten.
+    silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be silent: what
+    was open is cleared, and only a window has it watched again. What is silent for long without an incident is
+    forgotten.
     """
     import msgspec
     import pandas as pd
@@ -127,11 +128,12 @@ def alarm_function(settings: Settings):
     from selfgen.registry import Unavailable
     from selfgen.thresholds import WindThresholds
     from selfgen.wind_alarms import (
-        FORGOTTEN_S,
         Kept,
         Progress,
         as_far_as,
         follow,
+        give_up,
+        is_abandoned,
         is_forgotten,
         is_overdue,
         next_look_s,
@@ -165,11 +167,12 @@ def alarm_function(settings: Settings):
         def on_timer(self, timestamp, ctx):
             kept, wind_id, now = self._kept(), ctx.get_current_key(), ctx.timer_service().current_processing_time()
             silent_ms = now - (kept.heard_at or now)
+            at = kept.sensor.last + silent_ms
             if is_forgotten(kept.sensor, silent_ms):
                 self.state.clear()
                 return []
             if silent_ms > settings.registry_ttl_s * 1000:
-                [own] = own_texts(self.registry, [wind_id], [kept.sensor.last + silent_ms])
+                [own] = own_texts(self.registry, [wind_id], [at])
                 kept.own = kept.own if own is None else own
             thresholds = WindThresholds.read(kept.own)
             self.progress.note(kept.partition, wind_id)
@@ -177,9 +180,10 @@ def alarm_function(settings: Settings):
             if is_overdue(kept, others, now, thresholds):
                 others = as_far_as(kept, self.passage.passed_ms()) or others
             sensor, rows = silence(kept.sensor, others, thresholds)
-            if rows and self._is_given_up(wind_id, rows[0]["timestamp"]):
-                self._look(kept, ctx, now + round(FORGOTTEN_S * 1000))
-                return self._keep(kept, [])
+            if rows:
+                at = rows[0]["timestamp"]
+            if (rows or is_abandoned(sensor, silent_ms, thresholds)) and self._is_given_up(wind_id, at):
+                sensor, rows = give_up(kept.sensor, at)
             kept.sensor = sensor
             self._look(kept, ctx, self._next_look(kept, others, thresholds, now))
             return self._keep(kept, rows)

@@ -35,7 +35,8 @@ SKEW_MS = 10_000
 GAPS = 9
 KNOWN_GAPS = 3
 
-#: A sensor is looked at no more seldom than this: what it may be silent for may have become less.
+#: A sensor is looked at no more seldom than this: it may be called silent earlier than before, or have an open
+#: incident and be nobody's any more.
 SELDOM_S = 600.0
 #: What is kept of a sensor without an open incident is dropped at the first look after so long a silence, a week.
 FORGOTTEN_S = 7 * 86_400.0
@@ -431,6 +432,37 @@ def silence(sensor: Sensor, others: int | None, thresholds: WindThresholds) -> t
     return sensor, [_row(sensor, "no_data", event)] if event else []
 
 
+def give_up(sensor: Sensor, at: int) -> tuple[Sensor, list[dict[str, Any]]]:
+    """Clear what is open of a silent sensor that nobody has any more; return as `follow` does.
+
+    Its rhythm is no longer known either, so that only windows have it watched again.
+    """
+    gale, frozen = sensor.high_wind, sensor.stuck
+    incidents: list[tuple[str, int | None, float, Severity]] = [
+        ("high_wind", gale.started, gale.greatest, gale_severity(gale.greatest)),
+        ("implausible", sensor.implausible.started, sensor.speed, "minor"),
+        ("stuck", frozen.started, frozen.held, "major"),
+        ("no_data", sensor.no_data.started, sensor.speed, "major"),
+    ]
+    at = max(at, sensor.no_data.raised)
+    rows = [
+        _row(sensor, code, Event("cleared", at, started, speed, severity, _given_up(at - started)))
+        for code, started, speed, severity in incidents
+        if started is not None
+    ]
+    return Sensor(sensor.last, sensor.speed, sensor.place), rows
+
+
+def _given_up(open_ms: int) -> str:
+    return f"Nobody has the sensor any more, and it is silent; it was open for {_span(open_ms)}"
+
+
+def is_abandoned(sensor: Sensor, silent_ms: int, thresholds: WindThresholds) -> bool:
+    """Return whether an incident is open that no window may ever clear: the sensor is silent, by the job's clock."""
+    longest = longest_silence(sensor.no_data, thresholds.no_data)
+    return has_incident(sensor) and silent_ms >= (SELDOM_S * 1000 if longest is None else longest)
+
+
 def is_overdue(kept: Kept, others: int | None, now: int, thresholds: WindThresholds) -> bool:
     """Return whether a sensor is silent for too long by the job's clock, and the others are no further."""
     longest = None if kept.sensor is None else longest_silence(kept.sensor.no_data, thresholds.no_data)
@@ -474,7 +506,7 @@ def next_look_s(sensor: Sensor, others: int | None, thresholds: WindThresholds, 
     state, own = sensor.no_data, thresholds.no_data
     longest = longest_silence(state, own)
     if longest is None or state.started is not None:
-        return FORGOTTEN_S
+        return SELDOM_S if has_incident(sensor) else FORGOTTEN_S
     if state.doubted is not None:
         return own.confirm_s
     left = longest - silent_ms if silent_ms < longest else longest

@@ -388,7 +388,7 @@ def test_when_to_look_again() -> None:
     sensor, _ = silence(sensor, last + HOUR, DEFAULTS)
     assert next_look_s(sensor, last + HOUR, DEFAULTS) == 5
     sensor, [row] = silence(sensor, last + HOUR + 5000, DEFAULTS)
-    assert next_look_s(sensor, last + HOUR, DEFAULTS) == FORGOTTEN_S
+    assert next_look_s(sensor, last + HOUR, DEFAULTS) == SELDOM_S
     assert (row["code"], row["state"], row["timestamp"]) == ("no_data", "raised", last + 60_000)
     assert (row["client_id"], row["wind_speed"], row["started_at"]) == ("C1", 4.0, "2026-06-20T12:00:09Z")
     assert silence(sensor, None, DEFAULTS) == (sensor, [])

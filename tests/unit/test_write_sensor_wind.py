@@ -119,3 +119,41 @@ def test_an_open_incident_is_not_forgotten(job):
     assert [row["state"] for row in job.rows] == ["raised"]
     job.pass_time(10, "W1")
     assert [row["state"] for row in job.rows] == ["raised", "cleared"]
+
+
+def test_what_is_open_of_a_sensor_that_nobody_has_any_more_is_cleared_once(job):
+    job.pass_time(20, "W1")
+    for _ in range(5):
+        job.hear("W1", gust=20.0)
+        job.pass_time(1)
+    job.pass_time(100)
+    assert [(row["code"], row["state"]) for row in job.rows] == [("high_wind", "raised"), ("no_data", "raised")]
+    job.periods = pd.DataFrame({"end": pd.to_datetime([job.now_s], unit="s", utc=True)})
+    job.pass_time(round(SELDOM_S) + 10)
+    cleared = job.rows[2:]
+    assert [(row["code"], row["state"]) for row in cleared] == [("high_wind", "cleared"), ("no_data", "cleared")]
+    for raised, row in zip(job.rows, cleared, strict=False):
+        assert row["started_at"] == raised["started_at"]
+        assert row["severity"] == raised["severity"]
+        assert row["timestamp"] > raised["timestamp"]
+        assert "Nobody has the sensor any more" in row["text_alarm"]
+    looks = job.looks
+    job.pass_time(round(FORGOTTEN_S) + 600, step_s=300)
+    assert (job.rows[4:], job.looks - looks, set(job.states)) == ([], 1, {"other"})
+
+
+def test_a_gale_that_is_open_when_a_sensor_of_unknown_rhythm_is_given_up_is_cleared(job):
+    for _ in range(3):
+        job.hear("W1", gust=20.0)
+        job.pass_time(1)
+    job.periods = pd.DataFrame({"end": pd.to_datetime([job.now_s], unit="s", utc=True)})
+    job.pass_time(2 * round(SELDOM_S) + 10)
+    assert [(row["code"], row["state"]) for row in job.rows] == [("high_wind", "raised"), ("high_wind", "cleared")]
+
+
+def test_an_open_incident_of_a_sensor_that_is_nobodys_and_still_heard_is_cleared_by_its_windows(job):
+    job.periods = pd.DataFrame({"end": pd.to_datetime([START_S], unit="s", utc=True)})
+    for _ in range(1500):
+        job.hear("W1", gust=20.0)
+        job.pass_time(1)
+    assert [(row["code"], row["state"]) for row in job.rows] == [("high_wind", "raised")]
