@@ -70,7 +70,8 @@ class Passage:
     def _is_past(self, topic: str, job: str, ends: dict[int, int]) -> bool:
         """Return whether a job has no message left to read before these ends: what is left may be no message at all.
 
-        The ends of transactions have offsets too, and so have messages of those that were given up.
+        The ends of transactions have offsets too, and so have messages of those that were given up. What is in one that
+        is open can still come: reading ends before it.
         """
         from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
@@ -88,10 +89,11 @@ class Passage:
                 if message is None:
                     continue
                 error = message.error()
-                if error is None and message.offset() < ends[message.partition()]:
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    continue
+                if message.offset() < ends[message.partition()]:  # of a message, or of where reading ends
                     return False
-                if error is None or error.code() == KafkaError._PARTITION_EOF:
-                    waiting.discard(message.partition())
+                waiting.discard(message.partition())
             return not waiting
         finally:
             consumer.unassign()
