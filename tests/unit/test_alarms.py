@@ -407,10 +407,14 @@ def test_a_wrong_clock_agrees_with_its_definition_read_slot_by_slot(table: pd.Da
     """The oracle: bad slots are counted until enough good ones in a row, which also clear."""
     expected = set()
     for element, rows in table.sort_values("slot_start").groupby("panel_id"):
-        is_open, bads, goods, started = False, 0, 0, 0
+        is_open, bads, goods, started, owner = False, 0, 0, 0, None
         for slot in rows.itertuples():
             if np.isnan(slot.dark) or slot.stale > 0.5:
                 continue
+            if slot.client_id != owner:
+                if is_open:
+                    expected.add((element, slot.slot_start, "cleared", started))
+                is_open, bads, goods, owner = False, 0, 0, slot.client_id
             goods = goods + 1 if slot.dark == 0 else 0
             if slot.dark > 0:
                 started = slot.slot_start if bads == 0 and not is_open else started
