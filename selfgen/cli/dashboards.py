@@ -131,9 +131,9 @@ def users_apply(
         if file is None and not registry:
             raise CommandError("give a file of users, or --registry")
         users = superset_access.read_users(file) if file else []
-        users += _of_registry({user.client_id for user in users}) if registry else []
+        clients = _of_registry({user.client_id for user in users}) if registry else []
         before = superset_access.read_passwords(kept)
-        done = superset_access.apply_users(settings, users, kept, base=file.parent if file else Path())
+        done = superset_access.apply_users(settings, users, kept, file.parent if file else Path(), clients)
         made = {name: one for name, one in superset_access.read_passwords(kept).items() if name not in before}
     if as_json:
         print_json(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -91,14 +92,19 @@ def read_users(file: Path) -> list[User]:
         users = msgspec.convert(yaml.safe_load(file.read_text())["users"], list[User])
         for user in users:
             _check(user)
-        names = [user.username for user in users]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"there twice: {', '.join(repeated)}")
+        if twice := _repeated(users):
+            raise ValueError(f"there twice: {', '.join(twice)}")
     except OSError as error:
         raise SupersetError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise SupersetError(f"{file} is no list of users (users: [{{username: …, role: …}}]): {error}") from error
     return users
+
+
+def _repeated(users: Sequence[User]) -> list[str]:
+    """Return the names that more than one has; Superset takes capitals and small letters of them for the same."""
+    counts = Counter(user.username.lower() for user in users)
+    return sorted(name for name, count in counts.items() if count > 1)
 
 
 def _check(user: User) -> None:
@@ -318,7 +324,13 @@ def _described(user: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def apply_users(settings: Settings, users: Sequence[User], passwords: Path, base: Path = Path()) -> dict[str, Outcome]:
+def apply_users(
+    settings: Settings,
+    users: Sequence[User],
+    passwords: Path,
+    base: Path = Path(),
+    of_registry: Sequence[User] = (),
+) -> dict[str, str]:
     """Make users those stated; others stay as they are.
 
     A user keeps the password it has, unless the statement names another. One that is new and names none gets a
@@ -330,21 +342,48 @@ def apply_users(settings: Settings, users: Sequence[User], passwords: Path, base
         YAML of user names and passwords, readable by its owner only; added to.
     base : Path
         Folder that `password_file` starts from.
+    of_registry : sequence of User
+        Clients' users that nobody named: each becomes one only under a name that is free, or its own already.
+
+    Returns
+    -------
+    dict of str to str
+        `created`, `changed` or `unchanged`, by user; of a client whose id is too long, that.
 
     Raises
     ------
     SupersetError
-        If Superset does not answer or refuses, or a password that is named is not there. What was done before stays.
+        If a name is somebody else's, Superset does not answer or refuses, or a password that is named is not there.
+        What was done before stays.
     """
-    given = {user.username: _given_password(user, base) for user in users}
+    too_long = [user for user in of_registry if len(user.client_id or "") > MAX_CLIENT_ID]
+    stated = [*users, *(user for user in of_registry if user not in too_long)]
+    if twice := _repeated(stated):
+        raise SupersetError(f"named in the file, and the id of another client of the registry: {', '.join(twice)}")
+    given = {user.username: _given_password(user, base) for user in stated}
     access = Access(Client(settings))
     there = access.users()
     if settings.superset_user in given:
         raise SupersetError(f"{settings.superset_user} is the administrator, who is no user of this kind")
-    done: dict[str, Outcome] = {}
-    for user in users:
+    if taken := _taken(there, of_registry):
+        raise SupersetError(
+            f"{', '.join(taken)}: there are users of these names who are not the clients of these ids; give the clients"
+            " users of other names in a file"
+        )
+    done: dict[str, str] = {
+        user.username: f"left out: Superset's roles take a client_id of up to {MAX_CLIENT_ID} characters"
+        for user in too_long
+    }
+    for user in stated:
         done[user.username] = _apply_user(access, there.get(user.username), user, given[user.username], passwords)
     return done
+
+
+def _taken(there: Mapping[str, Mapping[str, Any]], of_registry: Sequence[User]) -> list[str]:
+    """Return the clients' ids that are names of users, but not of these clients'."""
+    roles = {name.lower(): {role["name"] for role in user["roles"]} for name, user in there.items()}
+    held = {user.username: roles.get(user.username.lower()) for user in of_registry}
+    return [name for name, names in held.items() if names is not None and client_role(name) not in names]
 
 
 def _apply_user(

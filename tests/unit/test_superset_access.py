@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from selfgen.cli import app
+from selfgen.clients import superset_access
 from selfgen.clients.superset import read_assets
 from selfgen.clients.superset_access import (
     MAX_CLIENT_ID,
     OWNER,
+    User,
     _kept_password,
     client_role,
     own_rows,
@@ -139,6 +143,67 @@ def test_a_password_is_made_up_once_and_only_its_owner_reads_it(tmp_path):
     other = _kept_password(file, "bo")
     assert read_passwords(file) == {"ana: [ñ]": made, "bo": other}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+class Superset:
+    """A Superset with users and their roles, that takes note of what it is asked to change."""
+
+    def __init__(self, **users: list[str]) -> None:
+        names = sorted({"analyst", "client"}.union(*users.values()))
+        self.roles = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        self.users = [self.user(*one) for one in enumerate(users.items(), 1)]
+        self.changed: list[tuple[str, str, dict[str, object]]] = []
+
+    def user(self, number: int, named: tuple[str, list[str]]) -> dict[str, object]:
+        name, roles = named
+        person = {"first_name": name, "last_name": " ", "email": f"{name}@localhost", "active": False}
+        return {"id": number, "username": name} | person | {"roles": [r for r in self.roles if r["name"] in roles]}
+
+    def pages(self, path: str, _order: str, filters: Sequence[dict[str, str]] = ()) -> list[dict[str, object]]:
+        rules = [{"id": 1, "tables": []} for one in filters if one["value"] == "client"]
+        return {"security/roles/": self.roles, "security/users/": self.users, "rowlevelsecurity/": rules}[path]
+
+    def call(self, method: str, path: str, json: dict[str, object] | None = None) -> object:
+        if path.startswith("security/users/"):
+            self.changed.append((method, path, json or {}))
+        return SimpleNamespace(json=lambda: {"id": 99})
+
+    def opens(self, _username: str, _password: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def apply(monkeypatch, tmp_path):
+    """Give what applies users to a Superset that is given."""
+
+    def applied(there: Superset, users: list[User], clients: Sequence[str] = ()) -> dict[str, str]:
+        monkeypatch.setattr(superset_access, "Client", lambda _settings: there)
+        of_registry = [User(username=one, role="client", client_id=one) for one in clients]
+        return superset_access.apply_users(
+            Settings(_env_file=None), users, tmp_path / "passwords.yaml", of_registry=of_registry
+        )
+
+    return applied
+
+
+def test_a_client_of_the_registry_takes_nobodys_name(apply):
+    there = Superset(ana=["analyst"], bo=["client", "client:bo"], cy=["client", "client:other"])
+    with pytest.raises(SupersetError, match=r"^ANA, cy: there are users of these names who are not the clients"):
+        apply(there, [], ["ANA", "bo", "cy"])
+    person = User(username="C-2", role="client", client_id="C-1")
+    with pytest.raises(SupersetError, match="id of another client of the registry: c-2"):
+        apply(there, [person], ["C-2"])
+    assert there.changed == []
+
+
+def test_a_clients_id_that_is_too_long_is_told_and_the_others_are_made(apply):
+    there, longest = Superset(), "c" * MAX_CLIENT_ID
+    done = apply(there, [], [longest + "c", longest])
+    assert done == {
+        longest + "c": "left out: Superset's roles take a client_id of up to 57 characters",
+        longest: "created",
+    }
+    assert [body["username"] for _, _, body in there.changed] == [longest]
 
 
 def test_applying_users_needs_a_file_or_the_registry():
