@@ -408,7 +408,8 @@ def _apply_user(
         return "created"
     before = {**there, "roles": sorted(role["id"] for role in there["roles"])}
     changes = {key: value for key, value in body.items() if before[key] != value}
-    if password and not access.client.opens(user.username, password):
+    # one who may not log in is opened by no password
+    if password and user.active and not access.client.opens(user.username, password):
         changes["password"] = password
     if not changes:
         return "unchanged"

@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import requests
@@ -89,14 +90,19 @@ class Client:
             If there is no answer, or it is an error.
         """
         url = f"{self.url}/api/v1/{path}"
-        try:
+        with self._reached():
             answer = self.session.request(method, url, timeout=_TIMEOUT_S, allow_redirects=False, **arguments)
-        except requests.RequestException as error:
-            raise SupersetError(f"no answer from Superset at {self.url}: {error}") from error
         # it sends whom it does not know to its page of log-in, which would look like success
         if not answer.ok or answer.is_redirect:
             raise SupersetError(f"{method} {url}: {answer.status_code} {answer.text[:1000]}")
         return answer
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except requests.RequestException as error:
+            raise SupersetError(f"no answer from Superset at {self.url}: {error}") from error
 
     def pages(self, path: str, order: str, filters: Sequence[dict[str, str]] = ()) -> Iterator[dict[str, Any]]:
         """Return what a list has, page by page, ordered by a column."""
@@ -111,9 +117,16 @@ class Client:
             page += 1
 
     def opens(self, username: str, password: str) -> bool:
-        """Tell whether a password is a user's."""
+        """Tell whether a password is a user's.
+
+        Raises
+        ------
+        SupersetError
+            If there is no answer.
+        """
         login = {"username": username, "password": password, "provider": "db"}
-        return requests.post(f"{self.url}/api/v1/security/login", json=login, timeout=_TIMEOUT_S).ok
+        with self._reached():
+            return requests.post(f"{self.url}/api/v1/security/login", json=login, timeout=_TIMEOUT_S).ok
 
     def export(self) -> dict[str, Asset]:
         """Return all assets that Superset has, by their path in its export (`charts/Energy_1.yaml`)."""

@@ -28,8 +28,9 @@ from selfgen.clients.superset_access import (
     read_roles,
     read_users,
 )
-from selfgen.clients.superset_rest import SupersetError
+from selfgen.clients.superset_rest import Client, SupersetError
 from selfgen.settings import Settings
+from tests.ports import free_port_base
 
 ROLES = read_roles()
 
@@ -204,6 +205,22 @@ def test_a_clients_id_that_is_too_long_is_told_and_the_others_are_made(apply):
         longest: "created",
     }
     assert [body["username"] for _, _, body in there.changed] == [longest]
+
+
+def test_the_password_of_one_who_may_not_log_in_is_not_tried(apply, monkeypatch):
+    monkeypatch.setenv("GONE", "a password")
+    there = Superset(gone=["analyst"])
+    assert apply(there, [User(username="gone", role="analyst", active=False, password_env="GONE")]) == {
+        "gone": "unchanged"
+    }
+    assert there.changed == []
+
+
+def test_a_password_that_cannot_be_tried_is_no_traceback():
+    client = object.__new__(Client)
+    client.url = f"http://127.0.0.1:{free_port_base()}"
+    with pytest.raises(SupersetError, match="no answer from Superset at http"):
+        client.opens("ana", "a password")
 
 
 def test_applying_users_needs_a_file_or_the_registry():
