@@ -38,7 +38,7 @@ class Staged:
 
 
 def staging_folder(settings: Settings, name: str) -> Path:
-    """Return a new folder for a job's files; what a killed run leaves there is removed by `flink_jobs.runner.alone`."""
+    """Return a new folder for a job's files; what a run that ends early leaves there, `runner.alone` removes."""
     return settings.lake_dir / ".staging" / f"{name}-{uuid.uuid4().hex}"
 
 
@@ -53,14 +53,15 @@ def staged(folder: Path, start: datetime, end: datetime, datasources: Sequence[s
 
 
 def load(settings: Settings, made: Staged) -> dict[str, int]:
-    """Replace the hours in Druid by what was staged, and remove the files; return the rows of each data source."""
+    """Replace the hours in Druid by what was staged, and remove the files; return the rows of each data source.
+
+    Where that fails they stay, for Druid may have a task still that reads them.
+    """
     from selfgen.clients import druid
 
-    try:
-        for datasource, files in made.files.items():
-            druid.replace(settings, datasource, files, made.start, made.end, rows=made.rows[datasource])
-    finally:
-        shutil.rmtree(made.folder, ignore_errors=True)
+    for datasource, files in made.files.items():
+        druid.replace(settings, datasource, files, made.start, made.end, rows=made.rows[datasource])
+    shutil.rmtree(made.folder, ignore_errors=True)
     return made.rows
 
 

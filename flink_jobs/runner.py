@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,7 +117,8 @@ def run_pass(
 
     subject = SUBJECTS[kind]
     began = time.monotonic()
-    with alone(settings, kind, stop, say, subject.rich.NAME, subject.write.NAME):
+    jobs, datasources = (subject.rich.NAME, subject.write.NAME), subject.write.DATASOURCE_NAMES
+    with alone(settings, kind, stop, say, jobs, datasources):
         slots.hand_over_marks(settings)
         todo = plan(settings, kind, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
         if todo is None:
@@ -200,14 +201,26 @@ def mark_panels(settings: Settings, changed: list[recompute.Range]) -> None:
 
 
 @contextmanager
-def alone(settings: Settings, kind: str, stop: Event, say: Callable[[str], object], *jobs: str) -> Iterator[None]:
+def alone(
+    settings: Settings,
+    kind: str,
+    stop: Event,
+    say: Callable[[str], object],
+    jobs: Sequence[str],
+    datasources: Sequence[str],
+) -> Iterator[None]:
     """Wait until no other run is at work on a kind of element, and remove what killed runs of these jobs left.
+
+    A task that Druid still has of them takes files that are gone for such without rows, and would empty its hours: it
+    is ended first.
 
     Raises
     ------
     Stopped
         `stop` was set meanwhile.
     """
+    from selfgen.clients import druid
+
     lock = lake.exclusive(settings.lake_dir, kind)
     told = False
     while True:
@@ -220,9 +233,11 @@ def alone(settings: Settings, kind: str, stop: Event, say: Callable[[str], objec
                 say(f"{kind}: another run is at work on the same lake; waiting for it")
             told = True
     try:
-        for name in jobs:
-            for staging in (settings.lake_dir / ".staging").glob(f"{name}-*"):
-                shutil.rmtree(staging, ignore_errors=True)
+        left = [staging for name in jobs for staging in (settings.lake_dir / ".staging").glob(f"{name}-*")]
+        if left:
+            druid.abandon(settings, datasources)
+        for staging in left:
+            shutil.rmtree(staging, ignore_errors=True)
         yield
     finally:
         lock.release()

@@ -69,7 +69,7 @@ def run_pass(
 
     began = time.monotonic()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    with runner.alone(settings, TOPIC, stop, say, NAME):
+    with runner.alone(settings, TOPIC, stop, say, (NAME,), (REPORT,)):
         late = mark_late(settings)
         if not druid.exists(settings, REPORT):
             return None
@@ -333,10 +333,9 @@ def _replace(settings: Settings, hour_ms: int, rows: pd.DataFrame) -> int:
 def _staging(settings: Settings) -> Iterator[Path]:
     folder = settings.lake_dir / ".staging" / f"{NAME}-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    # not where it failed: Druid may have a task still that reads it
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _moment(time_ms: int) -> datetime:

@@ -255,7 +255,9 @@ def replace(
     Parameters
     ----------
     files : sequence of Path
-        JSON lines (gzipped or not) on a disk that Druid's indexer sees; none empties the hours.
+        JSON lines (gzipped or not) on a disk that Druid's indexer sees; none empties the hours. Where this raises,
+        Druid may have the task still, which takes a file that is gone for one without rows: `abandon` comes before
+        the files are removed.
     start, end : datetime
         Full UTC hours.
     rows : int, optional
@@ -287,6 +289,29 @@ def replace(
         raise DruidError(f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?")
     _await_queryable(settings, datasource, start, end, written, deadline)
     return Replacement(task_id, written, time.monotonic() - began)
+
+
+def abandon(settings: Settings, datasources: Sequence[str], *, timeout: float = 60.0) -> None:
+    """End the replaces of data sources that clients left which were killed, and return once they are over.
+
+    For who holds the lock under which the data sources are replaced: nobody waits for such a task any more. Of files
+    that are gone it would make empty hours.
+
+    Raises
+    ------
+    DruidError
+        If one does not end in time.
+    """
+    deadline = time.monotonic() + timeout
+    left = query(
+        settings,
+        "SELECT task_id FROM sys.tasks WHERE datasource IN (%(datasources)s) AND status = 'RUNNING'"
+        " AND task_id LIKE 'replace!_%%' ESCAPE '!'",
+        {"datasources": datasources},
+    )
+    for task_id in [row["task_id"] for row in left]:
+        _shut_down(settings, task_id)
+        _await_end(settings, task_id, deadline)
 
 
 def run_task(
@@ -329,9 +354,13 @@ def _run(settings: Settings, spec: dict[str, Any], deadline: float) -> tuple[str
     except BaseException:
         # nobody waits for it any more: it must not replace the hours later, by surprise
         with suppress(DruidError):
-            _overlord(settings, "POST", f"task/{task_id}/shutdown", allowed=(400, 404))
+            _shut_down(settings, task_id)
         raise
     return task_id, _rows_written(settings, task_id)
+
+
+def _shut_down(settings: Settings, task_id: str) -> None:
+    _overlord(settings, "POST", f"task/{task_id}/shutdown", allowed=(400, 404))
 
 
 def _submit(settings: Settings, spec: dict[str, Any]) -> None:
@@ -341,18 +370,24 @@ def _submit(settings: Settings, spec: dict[str, Any]) -> None:
         raise DruidError(f"Druid refused the task {spec['id']}: {answer.text[:500]}")
 
 
-def _await_task(settings: Settings, task_id: str, deadline: float) -> None:
+def _await_end(settings: Settings, task_id: str, deadline: float) -> dict[str, Any]:
+    """Return a task's status once it does not run any more."""
+
     def status() -> dict[str, Any]:
         answer = _overlord(settings, "GET", f"task/{task_id}/status")
         found: dict[str, Any] = answer.json()["status"]
         return found
 
-    final = _until(
+    return _until(
         status,
         lambda found: found["statusCode"] != "RUNNING",
         deadline,
         f"Druid's task {task_id} did not end in time: see its log, or the overlord's list of pending tasks",
     )
+
+
+def _await_task(settings: Settings, task_id: str, deadline: float) -> None:
+    final = _await_end(settings, task_id, deadline)
     if final["statusCode"] != "SUCCESS":
         message = (final.get("errorMsg") or "no message").partition("\n")[0]
         report = _report(settings, task_id)
@@ -365,7 +400,8 @@ def _await_task(settings: Settings, task_id: str, deadline: float) -> None:
 def _report(settings: Settings, task_id: str) -> dict[str, Any]:
     """Return a task's own report; empty where it died before it could write one."""
     answer = _overlord(settings, "GET", f"task/{task_id}/reports", allowed=(404,))
-    reports: dict[str, Any] = answer.json() if answer.ok else {}
+    # a worker that goes away just then answers with a page of its own, and 200
+    reports: dict[str, Any] = answer.json() if answer.ok and answer.text.startswith("{") else {}
     payload: dict[str, Any] = reports.get("ingestionStatsAndErrors", {}).get("payload", {})
     return payload
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flink_jobs import runner, write_panel
 from selfgen.clients import druid, druid_storage, kafka
 from selfgen.settings import Settings
 from tests.integration.conftest import Stack
@@ -337,3 +340,48 @@ def test_a_replace_outlives_a_killed_server(stack: Stack, settings: Settings, tm
 
 def running_tasks(settings: Settings) -> list[str]:
     return [row["task_id"] for row in druid.query(settings, "SELECT task_id FROM sys.tasks WHERE status = 'RUNNING'")]
+
+
+@contextmanager
+def killed_client(stack: Stack, settings: Settings, file: Path, start: datetime) -> Iterator[str]:
+    """Leave the task of a client that was killed, and give its id; it begins when this is over."""
+    indexer = stack.pid("indexer")
+    os.kill(indexer, signal.SIGSTOP)
+    try:
+        replacing = (settings, "panel_report", [file], start, start + HOUR)
+        client = multiprocessing.get_context("spawn").Process(target=druid.replace, args=replacing)
+        client.start()
+        wait_for(lambda: bool(replaces(settings)))
+        client.kill()
+        client.join()
+        yield replaces(settings)[0]
+    finally:
+        os.kill(indexer, signal.SIGCONT)
+
+
+def replaces(settings: Settings) -> list[str]:
+    return [task for task in running_tasks(settings) if task.startswith("replace_")]
+
+
+def outcome(settings: Settings, task: str) -> str:
+    rows = druid.query(settings, "SELECT status FROM sys.tasks WHERE task_id = %(task)s", {"task": task})
+    return str(rows[0]["status"])
+
+
+def test_the_next_run_ends_the_task_of_a_killed_one_before_its_files_go(
+    stack: Stack, settings: Settings, tmp_path: Path
+) -> None:
+    start = START + 168 * HOUR
+    file = write(tmp_path / "a.json.gz", reports(start, 5))
+    druid.replace(settings, "panel_report", [file], start, start + HOUR)
+    staged = settings.lake_dir / ".staging" / f"{write_panel.NAME}-killed"
+    staged.mkdir(parents=True)
+    with killed_client(stack, settings, write(staged / "a.json.gz", reports(start, 100_000)), start) as task:
+        pass
+    jobs, datasources = (write_panel.NAME,), write_panel.DATASOURCE_NAMES
+    with runner.alone(settings, "panel", threading.Event(), print, jobs, datasources):
+        assert outcome(settings, task) == "FAILED"
+        assert not staged.exists()
+        assert energy_by_hour(settings, start, 1) == {"10": (5, pytest.approx(1.0))}
+        druid.replace(settings, "panel_report", [write(file, reports(start, 4))], start, start + HOUR)
+    assert energy_by_hour(settings, start, 1) == {"10": (4, pytest.approx(0.6))}
