@@ -147,19 +147,21 @@ def replace_spec(
     return spec
 
 
-def differences(stated: Any, running: Any, path: str = "") -> list[str]:
+def differences(stated: Any, running: Any, path: str = "", *, whole: bool = False) -> list[str]:
     """Return one line for each thing that is stated and not so in what runs.
 
-    Druid completes a specification with its defaults, so what only runs is no difference.
+    Druid completes a specification with its defaults, so what only runs is no difference, unless it is stated whole.
     """
     if isinstance(stated, Mapping) and isinstance(running, Mapping):
+        keys = [*stated, *(sorted(running.keys() - stated.keys()) if whole else ())]
         lines = (
-            differences(value, running.get(key), f"{path}.{key}" if path else key) for key, value in stated.items()
+            differences(stated.get(key), running.get(key), f"{path}.{key}" if path else key, whole=whole)
+            for key in keys
         )
         return [line for part in lines for line in part]
     if isinstance(stated, list) and isinstance(running, list) and len(stated) == len(running):
         pairs = enumerate(zip(stated, running, strict=True))
-        return [line for i, (one, other) in pairs for line in differences(one, other, f"{path}[{i}]")]
+        return [line for i, (one, other) in pairs for line in differences(one, other, f"{path}[{i}]", whole=whole)]
     return [] if stated == running else [f"{path}: {json.dumps(running)} → {json.dumps(stated)}"]
 
 

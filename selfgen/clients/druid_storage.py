@@ -46,7 +46,8 @@ def diff(settings: Settings) -> dict[str, dict[str, list[str]]]:
 
 def _diff(settings: Settings, kind: Kind, datasource: str) -> list[str]:
     in_force = _IN_FORCE[kind](settings, datasource)
-    return ["not there"] if in_force is None else differences(read(kind, datasource), in_force)
+    # the files state Druid's defaults too: what they no longer state is to go
+    return ["not there"] if in_force is None else differences(read(kind, datasource), in_force, whole=True)
 
 
 def apply(settings: Settings) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from flink_jobs import runner, write_panel
 from selfgen.clients import druid, druid_storage, kafka
@@ -81,6 +82,15 @@ def test_supervisors_are_applied_once(settings: Settings) -> None:
     assert line.startswith("spec.ioConfig.consumerProperties.bootstrap.servers: ")
     assert set(druid.apply_supervisors(moved).values()) == {"changed"}
     assert set(druid.apply_supervisors(settings).values()) == {"changed"}
+
+
+def test_a_supervisor_that_was_suspended_is_told_and_goes_on_when_applied(settings: Settings) -> None:
+    druid.apply_supervisors(settings)
+    suspend = f"{settings.coordinator}/druid/indexer/v1/supervisor/wind_alarm/suspend"
+    requests.post(suspend, timeout=30).raise_for_status()
+    assert druid.diff_supervisors(settings)["wind_alarm"] == ["suspended: true → false"]
+    assert druid.apply_supervisors(settings)["wind_alarm"] == "changed"
+    assert druid.diff_supervisors(settings)["wind_alarm"] == []
 
 
 def test_a_stream_is_taken_in_once_and_the_unreadable_is_counted(settings: Settings) -> None:
@@ -202,7 +212,16 @@ def test_how_druid_keeps_what_it_has_is_applied_once(settings: Settings) -> None
     changes = druid_storage.diff(settings)
     assert changes["compaction"].pop("panel_alarm") == ['skipOffsetFromLatest: "P9D" → "P2D"']
     assert not any(lines for kind in changes.values() for lines in kind.values())
-    assert druid_storage.apply(settings)["compaction"]["panel_alarm"] == "changed"
+    rules = [rule | {"useDefaultTierForNull": True} for rule in druid_storage.read("retention", "panel_alarm")]
+    druid.coordinator(settings, "POST", "rules/panel_alarm", body=rules)
+    druid.coordinator(settings, "POST", "config/compaction", body=stated | {"taskContext": {"priority": 70}})
+    changes = druid_storage.diff(settings)
+    assert changes["compaction"].pop("panel_alarm") == ['taskContext: {"priority": 70} → null']
+    assert all(line.endswith(": true → false") for line in changes["retention"].pop("panel_alarm"))
+    assert not any(lines for kind in changes.values() for lines in kind.values())
+    done = druid_storage.apply(settings)
+    assert (done["compaction"]["panel_alarm"], done["retention"]["panel_alarm"]) == ("changed", "changed")
+    assert not any(lines for kind in druid_storage.diff(settings).values() for lines in kind.values())
     for datasource in first["compaction"]:  # or it would work beside the other tests
         druid.coordinator(settings, "DELETE", f"config/compaction/{datasource}")
 

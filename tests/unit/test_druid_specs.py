@@ -155,6 +155,12 @@ def test_differences_name_what_is_stated_and_not_so() -> None:
     assert differences({"new": 1}, {}) == ["new: null → 1"]
 
 
+def test_of_what_is_stated_whole_that_which_only_runs_differs_too() -> None:
+    stated, running = [{"type": "loadForever"}], [{"type": "loadForever", "tiers": {"hot": 2}, "period": None}]
+    assert differences(stated, running) == []
+    assert differences(stated, running, whole=True) == ['[0].tiers: {"hot": 2} → null']
+
+
 def test_literals() -> None:
     assert _literal("O'Hara") == "'O''Hara'"
     assert _literal("*") == "'*'"
