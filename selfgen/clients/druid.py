@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -47,6 +48,8 @@ SPECS_DIR = ROOT / "druid_specs"
 _TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.TooManyRedirects)
 _PATIENCE_S = 30.0
 _POLL_S, _LONGEST_POLL_S = 0.2, 2.0
+#: A broker that is silent for longer is gone: it ends queries itself after 300 s, and says so.
+_QUERY_TIMEOUT_S = 310.0
 
 #: An input without rows: Druid takes neither an empty list of files nor empty text.
 _NO_ROWS = {
@@ -528,6 +531,14 @@ def _whole_rows(chunks: Iterable[str]) -> Iterator[dict[str, Any]]:
 # pydruid's own reader loses every row of an answer that has a value ending in a backslash, and takes an
 # answer that broke off for a whole one; parsed as one document it is neither
 pydruid.db.api.rows_from_chunks = _whole_rows
+
+
+def _post(*arguments: Any, **named: Any) -> requests.Response:
+    return requests.post(*arguments, timeout=_QUERY_TIMEOUT_S, **named)
+
+
+# pydruid asks without a time-out, and has no setting for one
+pydruid.db.api.requests = SimpleNamespace(**{**vars(requests), "post": _post})
 
 
 def _literal(value: Any) -> str:

@@ -1,11 +1,12 @@
 """The specifications in druid_specs/ follow the columns, and lose nothing silently."""
 
+import socket
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from selfgen.clients import druid_storage
+from selfgen.clients import druid, druid_storage
 from selfgen.clients.druid import (
     SPECS_DIR,
     _literal,
@@ -171,6 +172,14 @@ def test_literals() -> None:
     for value in (None, [], datetime.fromisoformat("2026-01-01")):
         with pytest.raises(TypeError, match="cannot stand in a query"):
             _literal(value)
+
+
+def test_a_broker_that_is_silent_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(druid, "_QUERY_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(_env_file=None, druid_broker_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(druid.DruidError, match=r"no whole answer: .*timed out"):
+            druid.query(settings, "SELECT 1")
 
 
 def test_an_answer_is_read_whole_or_not_at_all() -> None:
