@@ -130,15 +130,14 @@ def performance(rows: pd.DataFrame) -> float:
 
 
 def incidents(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return `raised` and `cleared` (epoch ms) and `lost` (Wh) of each incident, of rows of the alarm data sources."""
+    """Return `raised`, `cleared` (epoch ms) and `lost` (Wh) of each incident, of rows of the alarm data sources."""
     told = pd.DataFrame(rows)
     told["element"] = told["panel_id"].fillna(told["light_id"]).fillna(told["wind_id"])
     parts = []
-    for _, one in told.groupby(["element", "code", "started_at"]):
+    for _, one in told.sort_values("ms").groupby(["element", "code", "started_at"]):
         times = dict(zip(one["state"], one["ms"], strict=True))
-        parts.append(
-            {"raised": times["raised"], "cleared": times.get("cleared", np.nan), "lost": one["power_low"].max()}
-        )
+        lost = one["power_low"].iloc[-1]
+        parts.append({"raised": times["raised"], "cleared": times.get("cleared", np.nan), "lost": lost})
     return pd.DataFrame(parts)
 
 

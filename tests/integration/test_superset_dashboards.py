@@ -50,7 +50,10 @@ def batch_rows(hours: list[datetime]) -> dict[str, list[Row]]:
     return {
         "panel_report": [row | panel | {"power_gen": energy[str(row["client_id"])]} for row in every],
         "sensor_report": [row | {"light_id": "l", "irradiation": 500.0} for row in every],
-        "panel_alarm": [first | alarm("raised", panel_id="p"), last | alarm("cleared", panel_id="p")],
+        "panel_alarm": [
+            first | alarm("raised", panel_id="p", power_low=900.0),
+            last | alarm("cleared", panel_id="p", power_low=400.0),
+        ],
         "sensor_alarm": [last | alarm("raised", light_id="l")],
         "light_surface": [last | {"light_id": "l", "tilt": 30.0, "azimuth": 180.0, "energy": 1500.0, "relative": 1.0}],
     }
@@ -198,6 +201,17 @@ def test_druid_tells_client_province_and_area_of_each_row(filled, datasource):
     ]
     assert rows
     assert all(row in known for row in rows)
+
+
+def virtual(settings: Settings, table: str) -> dict[str, Any]:
+    return superset.read_assets(settings)[f"datasets/druid/{table}.yaml"]
+
+
+def test_an_incident_is_of_who_had_the_element_then_and_lost_what_its_last_row_tells(filled):
+    sql = f"SELECT client_id, state, lost_kwh FROM ({virtual(filled, 'incidents')['sql']}) WHERE element_id = 'p'"
+    assert druid.query(filled, sql) == [{"client_id": "dashboard-1", "state": "cleared", "lost_kwh": 0.4}]
+
+
 
 
 def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled, browser):
