@@ -188,6 +188,17 @@ def test_local_time_comes_from_the_data():
     assert all(dataset.get("offset", 0) == 0 for dataset in DATASETS.values())
 
 
+def test_in_real_time_every_company_and_area_can_be_chosen():
+    """Also those that have panels only."""
+    [dashboard] = [one for one in DASHBOARDS if one["slug"] == "selfgen-real-time"]
+    chosen_from = [
+        DATASETS[one["targets"][0]["datasetUuid"]]["table_name"]
+        for one in dashboard["metadata"]["native_filter_configuration"]
+        if one["filterType"] == "filter_select"
+    ]
+    assert chosen_from == ["measured", "measured"]
+
+
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard["slug"])
 def test_filters_reach_only_charts_that_have_their_column(dashboard):
     charts = {chart["chartId"]: CHARTS[chart["uuid"]] for chart in placed(dashboard)}
