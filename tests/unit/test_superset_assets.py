@@ -199,6 +199,15 @@ def test_in_real_time_every_company_and_area_can_be_chosen():
     assert chosen_from == ["measured", "measured"]
 
 
+def test_completeness_says_that_silent_slots_are_not_in_it():
+    metrics = [metric for dataset in DATASETS.values() for metric in dataset["metrics"]]
+    told = [metric["description"] for metric in metrics if metric["metric_name"] == "completeness_mean"]
+    charts = [chart for chart in CHARTS.values() if chart["params"].get("metric") == "completeness_mean"]
+    told += [text for chart in charts for text in (chart["description"], chart["params"]["subtitle"])]
+    assert len(told) == 2 + 2 * 3
+    assert all("silent" in text for text in told)
+
+
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard["slug"])
 def test_filters_reach_only_charts_that_have_their_column(dashboard):
     charts = {chart["chartId"]: CHARTS[chart["uuid"]] for chart in placed(dashboard)}
