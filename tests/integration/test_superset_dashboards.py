@@ -60,12 +60,16 @@ def batch_rows(hours: list[datetime]) -> dict[str, list[Row]]:
 
 
 def stream_rows(now: datetime) -> dict[str, list[Row]]:
-    """Return rows of the streamed sources: ten minutes of wind, an alarm, 1 000 messages of a topic."""
+    """Return rows of the streamed sources: ten minutes of wind, two uneven windows, an alarm, a topic's messages."""
     times = [int((now - timedelta(seconds=back)).timestamp() * 1000) for back in range(600, 0, -10)]
     wind = {"wind_id": "w", "wind_speed": 5.0, "wind_gust": 8.0, "wind_min": 3.0, "samples": 10}
+    uneven = [wind | {"wind_id": "v"}, wind | {"wind_id": "v", "wind_speed": 11.0, "samples": 5}]
     storm = alarm("raised", wind_id="w", wind_speed=26.0)
     return {
-        "wind_report": [{"timestamp": time} | CLIENTS[0] | wind for time in times],
+        "wind_report": [
+            {"timestamp": time} | CLIENTS[0] | window
+            for time, window in (*zip(times, uneven, strict=False), *((time, wind) for time in times))
+        ],
         "wind_alarm": [{"timestamp": times[-1]} | CLIENTS[0] | storm],
         "topic_performance": [performance(times[-1], 1000)],
     }
@@ -210,6 +214,14 @@ def virtual(settings: Settings, table: str) -> dict[str, Any]:
 def test_an_incident_is_of_who_had_the_element_then_and_lost_what_its_last_row_tells(filled):
     sql = f"SELECT client_id, state, lost_kwh FROM ({virtual(filled, 'incidents')['sql']}) WHERE element_id = 'p'"
     assert druid.query(filled, sql) == [{"client_id": "dashboard-1", "state": "cleared", "lost_kwh": 0.4}]
+
+
+def test_wind_windows_count_by_their_readings(filled):
+    measured = virtual(filled, "measured")
+    expression = next(one["expression"] for one in measured["metrics"] if one["metric_name"] == "measured")
+    sql = f"SELECT element_id, {expression} AS mean FROM ({measured['sql']}) GROUP BY 1"
+    means = {row["element_id"]: row["mean"] for row in druid.query(filled, sql)}
+    assert means == {"w": 5.0, "v": 7.0, "l": 500.0, "p": (1500.0 + OTHERS_ENERGY) / 2}
 
 
 
