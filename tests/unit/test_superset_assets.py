@@ -208,6 +208,16 @@ def test_completeness_says_that_silent_slots_are_not_in_it():
     assert all("silent" in text for text in told)
 
 
+def test_open_alarms_are_counted_by_incident():
+    """An element that changes hands has its alarm raised with one client and cleared with another."""
+    counted = {
+        DATASETS[chart["dataset_uuid"]]["table_name"]
+        for chart in CHARTS.values()
+        if "open" in metrics_used(chart["params"])
+    }
+    assert counted == {"incidents"}
+
+
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard["slug"])
 def test_filters_reach_only_charts_that_have_their_column(dashboard):
     charts = {chart["chartId"]: CHARTS[chart["uuid"]] for chart in placed(dashboard)}
