@@ -16,12 +16,15 @@ from typing import Any
 
 import requests
 import yaml
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from selfgen.settings import Settings
 
 PASSWORD_FILE = "superset-admin-password"  # noqa: S105 - its name, not a password
 
 _TIMEOUT_S = 120.0
+#: What log-ins are limited by, "5 per second".
+_LIMITED_S = 1.0
 _PAGE = 100
 
 Asset = dict[str, Any]
@@ -122,11 +125,22 @@ class Client:
         Raises
         ------
         SupersetError
-            If there is no answer.
+            If there is no answer, or none but that there were too many log-ins.
         """
         login = {"username": username, "password": password, "provider": "db"}
-        with self._reached():
-            return requests.post(f"{self.url}/api/v1/security/login", json=login, timeout=_TIMEOUT_S).ok
+        # where log-ins are limited, a list of users may be read faster than their passwords may be tried
+        patient = Retrying(
+            retry=retry_if_result(lambda answer: answer.status_code == requests.codes.too_many_requests),
+            wait=wait_fixed(_LIMITED_S),
+            stop=stop_after_delay(_TIMEOUT_S),
+        )
+        try:
+            with self._reached():
+                return bool(
+                    patient(requests.post, f"{self.url}/api/v1/security/login", json=login, timeout=_TIMEOUT_S).ok
+                )
+        except RetryError as error:
+            raise SupersetError(f"{self.url} takes no more log-ins from here; try again later") from error
 
     def export(self) -> dict[str, Asset]:
         """Return all assets that Superset has, by their path in its export (`charts/Energy_1.yaml`)."""

@@ -68,7 +68,8 @@ if BEHIND_PROXY:
 
     TALISMAN_CONFIG = {**_TALISMAN, "force_https": False, "session_cookie_secure": True}
 
-# Log-ins that are tried out are slowed down; the workers count them together, which takes Redis.
+# Log-ins that are tried out are slowed down, by the page and by the API. The workers count them together, which takes
+# Redis.
 RATELIMIT_ENABLED = bool(REDIS)
 RATELIMIT_STORAGE_URI = REDIS or "memory://"
 RATELIMIT_APPLICATION = None
@@ -117,10 +118,11 @@ class CUSTOM_SECURITY_MANAGER(SupersetSecurityManager):
 
 
 def FLASK_APP_MUTATOR(app: Flask) -> None:
-    """Refuse expressions of charts that name a table: a row rule stands in the dataset's own query only.
+    """Refuse expressions of charts that name a table, and limit log-ins by the API as those by the page are.
 
-    Superset refuses sub-queries, but takes `x FROM table UNION ALL SELECT x` for a column. Comments are refused too:
-    its parser and Druid's do not agree on where one ends.
+    A row rule stands in the dataset's own query only. Superset refuses sub-queries, but takes
+    `x FROM table UNION ALL SELECT x` for a column. Comments are refused too: its parser and Druid's do not agree on
+    where one ends.
     """
     from sqlglot import exp
     from superset.models import helpers
@@ -139,6 +141,9 @@ def FLASK_APP_MUTATOR(app: Flask) -> None:
         return without_subqueries(sql, database, catalog, default_schema, engine)
 
     helpers.validate_adhoc_subquery = of_columns_only
+
+    limited = app.appbuilder.sm.limiter.limit(app.config["AUTH_RATE_LIMIT"])
+    app.view_functions["SecurityApi.login"] = limited(app.view_functions["SecurityApi.login"])
 
 
 # Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers

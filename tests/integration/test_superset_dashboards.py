@@ -224,8 +224,6 @@ def test_wind_windows_count_by_their_readings(filled):
     assert means == {"w": 5.0, "v": 7.0, "l": 500.0, "p": (1500.0 + OTHERS_ENERGY) / 2}
 
 
-
-
 def test_every_chart_of_the_overview_draws_the_figures_of_druid(filled, browser):
     page, errors = browser
     picture = ROOT / "build" / "screenshots" / "overview-integration.png"
@@ -519,6 +517,31 @@ def test_variables_switch_what_production_needs(tmp_path):
     assert (production["BROKER"], production["RATELIMIT_STORAGE_URI"]) == (REDIS, REDIS)
     mail = [production[name] for name in ("SMTP_HOST", "SMTP_PORT", "SMTP_STARTTLS", "SMTP_MAIL_FROM")]
     assert mail == ["mail.example", 2525, False, "a@example.org"]
+
+
+LOG_IN_THREE_TIMES = """
+import shutil, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import prepare
+prepare.configure(home := Path(sys.argv[2]))
+shutil.copy(prepare.template(), home / "superset.db")
+from superset import config
+config.RATELIMIT_ENABLED, config.AUTH_RATE_LIMIT = True, "2 per minute"
+from superset.app import create_app
+client, login = create_app().test_client(), {"username": "ana", "password": "x", "provider": "db"}
+print([client.post("/api/v1/security/login", json=login).status_code for _ in range(3)])
+"""
+
+
+def test_log_ins_by_the_interface_are_limited_too(tmp_path):
+    python, folder = ROOT / ".venv-superset/bin/python", ROOT / "stack/superset"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SELFGEN_", "SUPERSET_"))}
+    done = subprocess.run(
+        [python, "-c", LOG_IN_THREE_TIMES, folder, tmp_path],
+        env=clean, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[401, 401, 429]"
 
 
 # -- written back ------------------------------------------------------------------------------------

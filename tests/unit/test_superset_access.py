@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from selfgen.cli import app
-from selfgen.clients import superset_access
+from selfgen.clients import superset_access, superset_rest
 from selfgen.clients.superset import read_assets
 from selfgen.clients.superset_access import (
     MAX_CLIENT_ID,
@@ -221,6 +221,15 @@ def test_a_password_that_cannot_be_tried_is_no_traceback():
     client.url = f"http://127.0.0.1:{free_port_base()}"
     with pytest.raises(SupersetError, match="no answer from Superset at http"):
         client.opens("ana", "a password")
+
+
+def test_a_password_is_tried_again_where_log_ins_are_limited(monkeypatch):
+    answers = iter([SimpleNamespace(status_code=429, ok=False), SimpleNamespace(status_code=200, ok=True)])
+    monkeypatch.setattr(superset_rest, "_LIMITED_S", 0.0)
+    monkeypatch.setattr(superset_rest.requests, "post", lambda *_given, **_named: next(answers))
+    client = object.__new__(Client)
+    client.url = "http://superset.example"
+    assert client.opens("ana", "a password")
 
 
 def test_applying_users_needs_a_file_or_the_registry():
