@@ -56,7 +56,8 @@ ElementId = Annotated[
         min_length=1,
         max_length=MAX_ID_BYTES,
         description=f"the element, 1 to {MAX_ID_BYTES} bytes of UTF-8 without control characters",
-        extra_json_schema={"pattern": f"^[^{_CONTROL}]*$"},
+        # `$` alone would let a final line break through, but in JavaScript
+        extra_json_schema={"pattern": f"^[^{_CONTROL}]*$(?!\\n)"},
     ),
 ]
 Timestamp: TypeAlias = (

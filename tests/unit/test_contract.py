@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfgen.contract import INVALID, VALID, check, page, schema
@@ -62,6 +62,7 @@ _field = st.one_of(
     ),
     element_id=st.text(st.characters(exclude_categories=["Cs"]), max_size=3) | st.integers(),
 )
+@example(topic="light", values={"irradiance": 1.0}, element_id="light-1\n")
 def test_schema_and_landing_agree(topic: str, values: dict[str, Any], element_id: Any) -> None:
     message = {f"{topic}_id": element_id, "timestamp": NOW_MS, **values}
     valid = jsonschema.Draft202012Validator(schema(topic)).is_valid(message)
