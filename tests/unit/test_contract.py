@@ -24,10 +24,10 @@ def test_the_schemas_are_schemas(topic: str) -> None:
 
 @pytest.mark.parametrize("topic", MESSAGE_TYPES)
 def test_valid_examples_are_accepted(topic: str) -> None:
-    messages = [json.dumps(example).encode() for example in VALID[topic]]
+    messages = [json.dumps(each).encode() for each in VALID[topic]]
     assert [verdict.reason for verdict in check(topic, messages, NOW_MS + 60_000)] == [""] * len(messages)
-    for example in VALID[topic]:
-        jsonschema.validate(example, schema(topic))
+    for each in VALID[topic]:
+        jsonschema.validate(each, schema(topic))
 
 
 def test_every_reason_has_an_example_that_shows_it() -> None:
