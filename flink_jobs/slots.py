@@ -29,7 +29,7 @@ from selfgen import calendar, energy, lake, recompute
 from selfgen.bridges import UNBRIDGED
 from selfgen.calendar import DAY_MS
 from selfgen.columns import ACCUMULATORS, DIFFERENCES, ENRICHMENT, Column
-from selfgen.registry import ID_FIELD, Unavailable
+from selfgen.registry import ID_FIELD, Unavailable, is_zone
 from selfgen.settings import Settings
 from selfgen.soiling import LATER_MS
 
@@ -165,7 +165,7 @@ def owners_of(history: pd.DataFrame) -> pd.DataFrame:
     """Return the registry's periods as energy accounting wants them: epoch ms, open ends far away, zones that exist."""
     owners = history.reset_index(drop=True)
     end = owners["end"].astype("datetime64[ms, UTC]")
-    zones = {zone: zone if calendar.is_zone(zone) else energy.NOBODYS_ZONE for zone in owners["time_zone"].unique()}
+    zones = {zone: zone if is_zone(zone) else energy.NOBODYS_ZONE for zone in owners["time_zone"].unique()}
     return owners.assign(
         time_zone=owners["time_zone"].map(zones).astype(object),
         init=owners["init"].astype("datetime64[ms, UTC]").astype("int64"),

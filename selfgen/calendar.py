@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -66,19 +66,6 @@ def parse_hour(text: str) -> datetime:
     if moment != moment.replace(minute=0, second=0, microsecond=0):
         raise ValueError(f"{text} is not a full UTC hour")
     return moment
-
-
-def is_zone(name: object) -> bool:
-    """Tell whether a value names a time zone that is known here.
-
-    >>> is_zone("Asia/Kathmandu"), is_zone("Mars/Base"), is_zone(""), is_zone(None)
-    (True, False, False, False)
-    """
-    try:
-        ZoneInfo(name)  # type: ignore[arg-type]
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        return False
-    return True
 
 
 def _offset_ms(zone: ZoneInfo, instant_ms: int) -> int:

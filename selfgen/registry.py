@@ -490,11 +490,8 @@ def _variable_data_problem(value: object) -> Problem | None:
 def _client_problems(client: Client, now: datetime) -> Iterator[Problem]:
     if not client.name.strip():
         yield Problem("name", "name is empty: give the name of the person or company.")
-    if client.time_zone:
-        try:
-            ZoneInfo(client.time_zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            yield _unexpected("time_zone", client.time_zone)
+    if client.time_zone and not is_zone(client.time_zone):
+        yield _unexpected("time_zone", client.time_zone)
     yield from _future("open_date", client.open_date, now)
     if client.end_date and client.open_date and local_date(client.end_date, client.time_zone) < client.open_date:
         yield Problem("end_date", f"end_date is before open_date {client.open_date}: give a later one.")
@@ -626,6 +623,19 @@ def moment(text: str, time_zone: str | None = None) -> datetime:
         place = f"in {time_zone}" if time_zone else "here"
         raise Refused(f"{text} does not exist {place}: the clock is put forward then. Give another time.")
     return instant(at)
+
+
+def is_zone(name: object) -> bool:
+    """Tell whether a value names a time zone that is known here.
+
+    >>> is_zone("Asia/Kathmandu"), is_zone("Mars/Base"), is_zone(""), is_zone(None)
+    (True, False, False, False)
+    """
+    try:
+        ZoneInfo(name)  # type: ignore[arg-type]
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        return False
+    return True
 
 
 def local_date(at: datetime, time_zone: str | None) -> date:
