@@ -396,7 +396,7 @@ def follow(
         As returned for the window before; None at the first.
     window : mapping
         A row of `wind_report` with its `timestamp`. One that is not later than the last is passed over, so a window
-        that comes again changes nothing.
+        that comes again changes nothing. The first one of another owner ends what is open, and begins from nothing.
     neighbours
         See `stuck`.
 
@@ -411,6 +411,9 @@ def follow(
         sensor = Sensor(at - 1, 0.0, {})
     if at <= sensor.last:
         return sensor, []
+    ended: list[dict[str, Any]] = []
+    if _changes_hands(sensor, window):
+        sensor, ended = _end_all(sensor, at, "The sensor is somebody else's now")
     longest = longest_silence(sensor.no_data, thresholds.no_data)
     after_silence = longest is not None and at - sensor.last > longest
     gale, gale_event = high_wind(sensor.high_wind, window, thresholds.high_wind, usual_interval(sensor.no_data))
@@ -418,9 +421,11 @@ def follow(
     frozen, frozen_event = stuck(sensor.stuck, window, thresholds.stuck, neighbours, after_silence=after_silence)
     silent, silent_event = heard(sensor.no_data, window, thresholds.no_data)
     place = {name: window.get(name) for name in _BROUGHT}
+    if place["client_id"] is None and has_incident(sensor):
+        place = sensor.place  # whose it is may only be unknown for a while
     sensor = Sensor(at, window["wind_speed"], place, gale, jumps, frozen, silent)
     events = {"high_wind": gale_event, "implausible": jump_event, "stuck": frozen_event, "no_data": silent_event}
-    return sensor, [_row(sensor, code, event) for code, event in events.items() if event]
+    return sensor, [*ended, *(_row(sensor, code, event) for code, event in events.items() if event)]
 
 
 def silence(sensor: Sensor, others: int | None, thresholds: WindThresholds) -> tuple[Sensor, list[dict[str, Any]]]:
@@ -437,6 +442,16 @@ def give_up(sensor: Sensor, at: int) -> tuple[Sensor, list[dict[str, Any]]]:
 
     Its rhythm is no longer known either, so that only windows have it watched again.
     """
+    return _end_all(sensor, at, "Nobody has the sensor any more, and it is silent")
+
+
+def _changes_hands(sensor: Sensor, window: Window) -> bool:
+    before, now = sensor.place.get("client_id"), window.get("client_id")
+    return before is not None and now is not None and now != before
+
+
+def _end_all(sensor: Sensor, at: int, why: str) -> tuple[Sensor, list[dict[str, Any]]]:
+    """Clear what is open, for the owner it was told to; return the sensor as if it began, and the rows."""
     gale, frozen = sensor.high_wind, sensor.stuck
     incidents: list[tuple[str, int | None, float, Severity]] = [
         ("high_wind", gale.started, gale.greatest, gale_severity(gale.greatest)),
@@ -445,16 +460,16 @@ def give_up(sensor: Sensor, at: int) -> tuple[Sensor, list[dict[str, Any]]]:
         ("no_data", sensor.no_data.started, sensor.speed, "major"),
     ]
     at = max(at, sensor.no_data.raised)
+
+    def cleared(started: int, speed: float, severity: Severity) -> Event:
+        return Event("cleared", at, started, speed, severity, f"{why}; it was open for {_span(at - started)}")
+
     rows = [
-        _row(sensor, code, Event("cleared", at, started, speed, severity, _given_up(at - started)))
+        _row(sensor, code, cleared(started, speed, severity))
         for code, started, speed, severity in incidents
         if started is not None
     ]
     return Sensor(sensor.last, sensor.speed, sensor.place), rows
-
-
-def _given_up(open_ms: int) -> str:
-    return f"Nobody has the sensor any more, and it is silent; it was open for {_span(open_ms)}"
 
 
 def is_abandoned(sensor: Sensor, silent_ms: int, thresholds: WindThresholds) -> bool:

@@ -288,6 +288,36 @@ def test_a_sensor_is_not_its_own_neighbour_and_small_changes_are_no_movement() -
     assert [mover.wind_id for mover in movers] == ["C9", "C8", "C7", "C6", "C5", "C4"]
 
 
+# -- owners ------------------------------------------------------------------------------------------
+
+
+def test_an_incident_ends_with_its_owner_and_tells_the_next_nothing() -> None:
+    stormy = windows([20.0] * 10)
+    mine, others = stormy[:5], [window | {"client_id": "C2"} for window in stormy[5:]]
+    rows = blow([*mine, *others])
+    told = [(row["client_id"], row["state"], row["timestamp"]) for row in rows]
+    begin = others[0]["timestamp"]
+    assert told[0][:2] == ("C1", "raised")
+    assert told[1] == ("C1", "cleared", begin)
+    assert "somebody else's" in rows[1]["text_alarm"]
+    assert rows[1]["started_at"] == rows[0]["started_at"]
+    assert told[2:] == [("C2", "raised", alone["timestamp"]) for alone in blow(others)]
+    assert rows[2]["started_at"] == blow(others)[0]["started_at"]
+
+
+def test_an_incident_goes_on_while_it_is_not_known_whose_the_sensor_is() -> None:
+    stormy = windows([20.0] * 10)
+    unknown = [window | {"client_id": None} if index in (6, 7) else window for index, window in enumerate(stormy)]
+    assert blow(unknown) == blow(stormy)
+    later = [window | {"client_id": "C2"} for window in windows([20.0] * 2, start=NOON + 10_000)]
+    [_, cleared] = blow([*stormy, *({**window, "client_id": None} for window in later), *shifted(later, 2)])[:2]
+    assert (cleared["client_id"], cleared["state"]) == ("C1", "cleared")
+
+
+def shifted(observed: list[dict[str, Any]], seconds: int) -> list[dict[str, Any]]:
+    return [window | {"timestamp": window["timestamp"] + seconds * 1000} for window in observed]
+
+
 # -- no data -----------------------------------------------------------------------------------------
 
 
