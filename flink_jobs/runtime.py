@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_result, wait_fixed
 
 from selfgen.columns import Column
 from selfgen.settings import Settings
 from stack.servers import flink_environment
 
 if TYPE_CHECKING:
-    from pyflink.table import StreamTableEnvironment
+    from pyflink.table import StreamTableEnvironment, TableResult
 
+#: How often a job is asked whether it has ended, s.
+POLL_S = 0.1
 #: How long a worker that begins waits for the registry: what it enriches without it stays without owner.
 REGISTRY_PATIENCE_S = 60.0
 FLINK_TYPES = {"string": "STRING", "double": "DOUBLE", "long": "BIGINT"}
@@ -93,6 +98,22 @@ def _table_environment(settings: Settings, name: str, mode: str, overrides: dict
     table_settings = EnvironmentSettings.new_instance().with_configuration(options)
     table_settings = table_settings.in_batch_mode() if mode == "batch" else table_settings.in_streaming_mode()
     return StreamTableEnvironment.create(env, table_settings.build())
+
+
+def await_end(submitted: TableResult) -> None:
+    """Wait for the end of a job; raise what it failed with.
+
+    Flink's own `wait` asks the cluster ever more seldom, each 2 s in the end, which is long for a job of some seconds.
+    """
+    from py4j.protocol import Py4JError
+    from pyflink.util.exceptions import JavaException
+
+    job = submitted.get_job_client()
+    if job is not None:
+        ended = Retrying(retry=retry_if_result(lambda status: not status.is_terminal_state()), wait=wait_fixed(POLL_S))
+        with suppress(Py4JError, JavaException):  # a cluster that does not answer: `wait` says why, or is more patient
+            ended(lambda: job.get_job_status().result())
+    submitted.wait()
 
 
 def ddl(columns: tuple[Column, ...]) -> str:

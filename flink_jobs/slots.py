@@ -399,10 +399,11 @@ def run_writer(env: StreamTableEnvironment, settings: Settings, function: Any, r
     env.execute_sql("CREATE TABLE done (n BIGINT) WITH ('connector' = 'blackhole')")
     # what is listed comes from one worker: it is grouped to be spread over several
     spread = f" GROUP BY {columns}" if settings.flink_parallelism > 1 else ""
-    env.execute_sql(
+    job = env.execute_sql(
         f"INSERT INTO done SELECT n FROM (SELECT {columns} FROM {rows}{spread}), "
         f"LATERAL TABLE(written({columns})) AS t (n)"
-    ).wait()
+    )
+    runtime.await_end(job)
 
 
 def run_rich(
