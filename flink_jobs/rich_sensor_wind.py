@@ -16,7 +16,7 @@ from selfgen.messages import MAX_AHEAD_MS
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from pyflink.table import StatementSet, StreamTableEnvironment, Table
+    from pyflink.table import StatementSet, StreamTableEnvironment
 
 NAME = "rich_sensor_wind"
 
@@ -32,7 +32,7 @@ NO_TIME = "TO_TIMESTAMP_LTZ(0, 3)"
 
 def epoch_ms(time: str) -> str:
     """Return epoch ms of a SQL timestamp; the session's time zone is UTC."""
-    return f"1000 * UNIX_TIMESTAMP(CAST({time} AS STRING)) + EXTRACT(MILLISECOND FROM {time})"
+    return f"1000 * EXTRACT(EPOCH FROM {time}) + EXTRACT(MILLISECOND FROM {time})"
 
 
 def columns(settings: Settings) -> str:
@@ -94,33 +94,21 @@ def enrichment(settings: Settings):
     return udf(Enrich(), result_type=row, func_type="pandas")
 
 
-def with_lateness(env: StreamTableEnvironment, readings: Table) -> Table:
-    """Return readings with `late_s`, which is NULL for those in time."""
-    from pyflink.java_gateway import get_gateway
-    from pyflink.table import Table
-
-    lateness = get_gateway().jvm.selfgen.flink.Lateness
-    return Table(lateness.of(env._j_tenv, readings._j_table), env)
-
-
 def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> str:
     """Create what lies between a table of readings and its enriched windows; return the query of these.
 
-    Each reading is told apart once, after duplicates were taken out, so that it is in a window or late, never both: the
-    late ones are those of the view `seen_once` with a `late_s`.
+    Each reading is told apart once, after duplicates were taken out, so that it is in one of the views `in_time` and
+    `late`, never in both.
     """
+    from pyflink.java_gateway import get_gateway
+
     env.create_temporary_function("enrich", enrich)
-    env.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION once AS 'selfgen.flink.Once'")
-    env.execute_sql(f"""
-        CREATE TEMPORARY VIEW reading AS
-        SELECT wind_id, event_time, wind_speed, wind_direction FROM {source} WHERE event_time <> {NO_TIME}""")
-    env.execute_sql(f"""
-        CREATE TEMPORARY VIEW distinct_reading AS
-        SELECT wind_id, rowtime AS event_time, wind_speed, wind_direction
-        FROM once(readings => TABLE reading PARTITION BY wind_id, on_time => DESCRIPTOR(event_time), uid => 'once',
-                  kept_ms => CAST({settings.wind_duplicate_s * 1000} AS BIGINT))""")
-    env.create_temporary_view("seen_once", with_lateness(env, env.from_path("distinct_reading")))
-    env.execute_sql("CREATE TEMPORARY VIEW in_time AS SELECT * FROM seen_once WHERE late_s IS NULL")
+    readings = env.sql_query(
+        f"SELECT wind_id, event_time, wind_speed, wind_direction FROM {source} WHERE event_time <> {NO_TIME}"
+    )
+    first_arrivals = get_gateway().jvm.selfgen.flink.FirstArrivals
+    kept_ms = settings.wind_duplicate_s * 1000
+    first_arrivals.createViews(env._j_tenv, readings._j_table, kept_ms, "in_time", "late")
     env.execute_sql("""
         CREATE TEMPORARY VIEW windowed AS
         SELECT wind_id, window_start,
@@ -134,12 +122,11 @@ def create_views(env: StreamTableEnvironment, settings: Settings, source: str, e
         CREATE TEMPORARY VIEW enriched AS
         SELECT wind_id, start_ms, wind_speed, wind_gust, wind_min, wind_direction, samples,
                enrich(wind_id, start_ms) AS place
-        FROM (SELECT wind_id, 1000 * UNIX_TIMESTAMP(CAST(window_start AS STRING)) AS start_ms,
+        FROM (SELECT wind_id, 1000 * EXTRACT(EPOCH FROM window_start) AS start_ms,
                      wind_speed, wind_gust, wind_min, samples,
-                     CASE WHEN angle >= 0 THEN angle WHEN angle + 360 < 360 THEN angle + 360
-                          WHEN angle < 0 THEN 0E0 END AS wind_direction
+                     CASE WHEN angle < 360 THEN angle WHEN angle >= 360 THEN 0E0 END AS wind_direction
               FROM (SELECT *, CASE WHEN SQRT(east * east + north * north) > {NO_DIRECTION} * samples * wind_speed
-                                   THEN DEGREES(ATAN2(east, north)) END AS angle
+                                   THEN 180 + DEGREES(ATAN2(-east, -north)) END AS angle
                     FROM windowed))""")
     values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
     selected = (
@@ -158,7 +145,7 @@ def build_pipeline(
     job.add_insert_sql(f"""
         INSERT INTO {late}
         SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction, late_s
-        FROM seen_once WHERE late_s IS NOT NULL""")
+        FROM late""")
     return job
 
 

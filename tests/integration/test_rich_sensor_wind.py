@@ -207,8 +207,9 @@ class Wind:
             [TopicPartition(topic, number, at) for topic, end in ends.items() for number, at in end.items()]
         )
 
-    def run_job(self, restore_from: str | None = None) -> None:
-        env = runtime.streaming(self.settings, NAME, restore_from)
+    def run_job(self, restore_from: str | None = None, parallelism: int = 1) -> None:
+        settings = self.settings.model_copy(update={"flink_parallelism": parallelism})
+        env = runtime.streaming(settings, NAME, restore_from)
         env.get_config().set("restart-strategy.type", "none")
         offsets = ";".join(f"partition:{number},offset:{at}" for number, at in self.start.items())
         source = rich_sensor_wind.create_source(
@@ -379,17 +380,29 @@ def test_a_reading_is_in_a_window_or_late_once_and_a_fast_clock_makes_none_late(
     assert sum(window["samples"] for window in before) == 160 + len(FINE)
 
 
-def test_what_comes_first_after_a_restart_is_late_where_its_window_has_closed_before(wind, windows):
+def test_a_restart_with_more_subtasks_knows_what_came_before_and_which_windows_had_closed(wind, windows):
     keeper.cancel(wind.settings, NAME)
+    told = len(wind.late)
     lates = [(sensor, START_MS + 62_000 + second * 1000) for sensor in ("w1", "new") for second in range(3)]
+    for partition, sensor in enumerate(("w1", "w2")):
+        wind.send(partition, next(line for line in raw_messages()[0] if json.loads(line)["wind_id"] == sensor))
+        wind.reading(partition, sensor, START_MS + 100, speed=7.5)  # was late then, too
     for partition, (sensor, ms) in enumerate(lates):
         wind.reading(partition % len(wind.start), sensor, ms)
-    wind.run_job(str(keeper.last_checkpoint(wind.settings, NAME)))
-    found: set[tuple[str, int]] = set()
+    wind.run_job(str(keeper.last_checkpoint(wind.settings, NAME)), parallelism=2)
+    wind.wait_for(lambda: len(wind.late) >= told + len(lates))
+    sent: list[int] = []
 
-    def all_are_told() -> bool:
-        found.update((row["wind_id"], row["timestamp"]) for row in wind.late + wind.windows)
-        return found >= set(lates)
+    def live() -> None:
+        sent.append(round(time.time() * 1000))
+        for partition, sensor in enumerate(("w1", "w2")):
+            wind.reading(partition, sensor, sent[-1])
 
-    wind.wait_for(all_are_told)
-    assert {(row["wind_id"], row["timestamp"]) for row in wind.late} >= set(lates)
+    wind.wait_for(lambda: len(sent) > 20, live)
+    first, closing = (ms // 1000 * 1000 for ms in (sent[0], sent[-1]))
+    wind.wait_for(lambda: max(window["timestamp"] for window in wind.windows) > closing, live)
+    assert sorted((row["wind_id"], row["timestamp"]) for row in wind.late[told:]) == sorted(lates)
+    samples = sum(window["samples"] for window in wind.windows if first <= window["timestamp"] <= closing)
+    assert samples == 2 * sum(ms < closing + 1000 for ms in sent)
+    before = [window for window in wind.windows if START_MS - 1000 < window["timestamp"] < STOPPING_MS]
+    assert sum(window["samples"] for window in before) == 160 + len(FINE) + 2
