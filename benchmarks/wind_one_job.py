@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flink_jobs import rich_sensor_wind, runtime, write_sensor_wind
+from selfgen.columns import ENRICHMENT
 from selfgen.settings import Settings, get_settings
 
 
@@ -10,8 +11,13 @@ def submit(settings: Settings) -> None:
     """Submit windows, enrichment, reports and alarms without a topic in between; what is late goes nowhere."""
     env = runtime.streaming(settings, "both_in_one")
     source = rich_sensor_wind.create_source(env, settings)
-    windows = rich_sensor_wind.create_views(env, settings, source, rich_sensor_wind.enrichment(settings))
-    every = env.sql_query(f"SELECT *, 0 AS kafka_partition FROM ({windows})")  # noqa: S608 - our own
+    rich_sensor_wind.create_views(env, settings, source, rich_sensor_wind.enrichment(settings))
+    values = {
+        column.name: f"CAST(JSON_VALUE(place, '$.{column.name}') AS {runtime.FLINK_TYPES[column.type]})"
+        for column in ENRICHMENT
+    }
+    columns = ", ".join(f"{values.get(name, name)} AS {name}" for name in write_sensor_wind.WINDOW_COLUMNS[1:])
+    every = env.sql_query(f"SELECT start_ms AS `timestamp`, {columns}, 0 AS kafka_partition FROM enriched")  # noqa: S608 - our own
     env.create_temporary_view("windows", env.to_data_stream(every))  # once, for reports and alarms
     report, alarm = (write_sensor_wind.create_sink(env, settings, topic) for topic in ("wind_report", "wind_alarm"))
     thresholds = write_sensor_wind.own_thresholds(settings)

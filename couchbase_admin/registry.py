@@ -47,8 +47,9 @@ MISSES = Counter("selfgen_registry_misses", "Elements that had to be read from C
 STALE = Counter("selfgen_registry_stale", "Elements answered without Couchbase, from what was known before")
 AWAY = Gauge("selfgen_registry_away", "1 while Couchbase does not answer")
 
+_ENRICHED = tuple(column.name for column in ENRICHMENT)
 #: Columns of an answer, besides `known` and `stale`.
-COLUMNS = (*(column.name for column in ENRICHMENT), "power_cap", "tilt", "azimuth")
+COLUMNS = (*_ENRICHED, "power_cap", "tilt", "azimuth")
 _FLOATS = {"latitude", "longitude", "power_cap", "tilt", "azimuth"}
 _NULLS = tuple(None for _ in COLUMNS)
 _ALWAYS = np.iinfo(np.int64).max
@@ -104,6 +105,7 @@ class _Entry(msgspec.Struct, gc=False):
     periods: Sequence[Period] = ()
     clients: Sequence[_Client] = ()
     answers: dict[int, Answer] | None = None
+    texts: dict[int, str] | None = None
 
     def answer(self, position: int) -> Answer:
         """Return the values of `COLUMNS` in the period at a position."""
@@ -118,6 +120,16 @@ class _Entry(msgspec.Struct, gc=False):
                 if position < len(self.periods)
                 else _answer(self.element, None, _NO_CLIENT)
             )
+        return found
+
+    def text(self, position: int) -> str:
+        """Return the enrichment in the period at a position, as JSON."""
+        if self.texts is None:
+            self.texts = {}
+        found = self.texts.get(position)
+        if found is None:
+            values = dict(zip(_ENRICHED, self.answer(position), strict=False))
+            found = self.texts[position] = msgspec.json.encode(values).decode()
         return found
 
     def variable_data(self, position: int) -> dict[str, Any] | None:
@@ -199,6 +211,15 @@ class Registry:
         data["stale"] = stale[codes]
         LOOKUPS.inc(len(codes))
         return pd.DataFrame(data, copy=False)
+
+    def texts(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> list[str]:
+        """Return the columns of `ENRICHMENT` as `lookup` does, of each row as a JSON object.
+
+        For those who send it on as it is: it is made once for each element and period.
+        """
+        entries, _, codes, positions = self._valid_at(kind, element_ids, event_times_ms)
+        LOOKUPS.inc(len(codes))
+        return [entries[code].text(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)]
 
     def variable_data(
         self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike

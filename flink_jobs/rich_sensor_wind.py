@@ -69,33 +69,52 @@ def create_source(env: StreamTableEnvironment, settings: Settings, **options: st
 
 
 def create_sinks(env: StreamTableEnvironment, settings: Settings) -> tuple[str, str]:
-    """Create the tables of topics `wind_rich` and `wind_late`."""
-    for topic, ddl in (("wind_rich", runtime.ddl(DATASOURCES["wind_report"])), ("wind_late", LATE_DDL)):
-        env.execute_sql(f"CREATE TABLE {topic} ({ddl}) WITH ({runtime.kafka_sink(settings, topic, 'wind_id')})")
+    """Create the tables of topics `wind_rich`, whose messages are made before, and `wind_late`."""
+    rich = runtime.kafka_sink(
+        settings, "wind_rich", "wind_id", **{"value.format": "raw", "value.fields-include": "EXCEPT_KEY"}
+    )
+    env.execute_sql(f"CREATE TABLE wind_rich (wind_id STRING, message STRING) WITH ({rich})")
+    late = runtime.kafka_sink(settings, "wind_late", "wind_id")
+    env.execute_sql(f"CREATE TABLE wind_late ({LATE_DDL}) WITH ({late})")
     return "wind_rich", "wind_late"
 
 
 def enrichment(settings: Settings):
-    """Return the vectorised look-up `(wind_id, event_ms) → ROW of the enrichment`, valid at the event time."""
+    """Return the vectorised look-up `(wind_id, event_ms) → JSON object of the enrichment`, valid at the event time.
+
+    As JSON, for it goes into the message as it is: a thousand windows have the same ones each second, and columns would
+    be made, carried over from Python and written anew for each.
+    """
     from pyflink.table import DataTypes
     from pyflink.table.udf import ScalarFunction, udf
-
-    types = {"string": DataTypes.STRING(), "double": DataTypes.DOUBLE(), "long": DataTypes.BIGINT()}
 
     class Enrich(ScalarFunction):
         def open(self, function_context):
             self.registry = runtime.open_registry(settings, function_context.get_metric_group())
 
         def eval(self, wind_ids, event_ms):
-            found = self.registry.lookup("wind", wind_ids.to_numpy(), event_ms.to_numpy())
-            return found[[column.name for column in ENRICHMENT]]
+            import pandas as pd
 
-    row = DataTypes.ROW([DataTypes.FIELD(column.name, types[column.type]) for column in ENRICHMENT])
-    return udf(Enrich(), result_type=row, func_type="pandas")
+            return pd.Series(self.registry.texts("wind", wind_ids.to_numpy(), event_ms.to_numpy()), dtype=object)
+
+    return udf(Enrich(), result_type=DataTypes.STRING(), func_type="pandas")
 
 
-def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> str:
-    """Create what lies between a table of readings and its enriched windows; return the query of these.
+def message() -> str:
+    """Return the SQL of an enriched window's message: the columns of `wind_report`, as JSON."""
+    own = [column for column in DATASOURCES["wind_report"] if column not in ENRICHMENT]
+    texts = {
+        column.name: f"JSON_QUOTE({column.name})"
+        if column.type == "string"
+        else f"COALESCE(CAST({column.name} AS STRING), 'null')"
+        for column in own
+    }
+    members = ", ".join(f"""',"{name}":', {text}""" for name, text in texts.items())
+    return f"""CONCAT('{{"timestamp":', CAST(start_ms AS STRING), {members}, ',', SUBSTRING(place, 2))"""
+
+
+def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> None:
+    """Create what lies between a table of readings and its enriched windows, the view `enriched`.
 
     Each reading is told apart once, after duplicates were taken out, so that it is in one of the views `in_time` and
     `late`, never in both.
@@ -128,20 +147,15 @@ def create_views(env: StreamTableEnvironment, settings: Settings, source: str, e
               FROM (SELECT *, CASE WHEN SQRT(east * east + north * north) > {NO_DIRECTION} * samples * wind_speed
                                    THEN 180 + DEGREES(ATAN2(-east, -north)) END AS angle
                     FROM windowed))""")
-    values = {column.name: f"place.`{column.name}`" for column in ENRICHMENT}
-    selected = (
-        f"{values.get(column.name, f'`{column.name}`')} AS `{column.name}`" for column in DATASOURCES["wind_report"]
-    )
-    return f"SELECT start_ms AS `timestamp`, {', '.join(selected)} FROM enriched"
 
 
 def build_pipeline(
     env: StreamTableEnvironment, settings: Settings, source: str, sink: str, late: str, enrich
 ) -> StatementSet:
     """Return the job from a table of readings to a table of enriched windows and one of late readings."""
-    windows = create_views(env, settings, source, enrich)
+    create_views(env, settings, source, enrich)
     job = env.create_statement_set()
-    job.add_insert_sql(f"INSERT INTO {sink} {windows}")
+    job.add_insert_sql(f"INSERT INTO {sink} SELECT wind_id, {message()} FROM enriched")
     job.add_insert_sql(f"""
         INSERT INTO {late}
         SELECT {epoch_ms("event_time")}, wind_id, wind_speed, wind_direction, late_s

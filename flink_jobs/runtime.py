@@ -146,7 +146,7 @@ def kafka_source(settings: Settings, topic: str, group: str, **extra: str) -> st
     )
 
 
-def kafka_sink(settings: Settings, topic: str, key: str) -> str:
+def kafka_sink(settings: Settings, topic: str, key: str, **extra: str) -> str:
     """Return the WITH clause of a Kafka topic written in transactions, keyed by a column."""
     return options(
         {
@@ -161,6 +161,7 @@ def kafka_sink(settings: Settings, topic: str, key: str) -> str:
             # longer than any outage the job may sleep through, within the broker's own bound of 15 min
             "properties.transaction.timeout.ms": "600000",
         }
+        | extra
     )
 
 

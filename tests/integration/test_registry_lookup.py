@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -21,6 +22,7 @@ from couchbase_admin.installations import add_install, correct_install, end_inst
 from couchbase_admin.registry import Registry
 from couchbase_admin.store import RegistryStore
 from selfgen.clients.couchbase import Documents
+from selfgen.columns import ENRICHMENT
 from selfgen.registry import LightSensor, Panel, Unavailable
 from tests.integration.registry_support import (
     DAY,
@@ -114,7 +116,8 @@ def test_every_row_says_what_held_at_its_event_time(store, registry):
 
     times = [NOW - offset * DAY for offset in (11, 10, 7, 5, 3, 2, 1.5, 1, 0)]
     ids = ["P1"] * len(times) + ["P2", "P9", "P1"]
-    found = registry.lookup("panel", np.array(ids, dtype=object), [*map(ms, times), 0, 0, ms(NOW - 5 * DAY) - 1])
+    asked = np.array(ids, dtype=object), [*map(ms, times), 0, 0, ms(NOW - 5 * DAY) - 1]
+    found = registry.lookup("panel", *asked)
 
     assert found["client_id"].tolist() == [None, "C1", "C1", "C2", "C2", None, None, "C1", "C1", None, None, "C1"]
     assert found["known"].tolist() == [True] * 10 + [False, True]
@@ -127,6 +130,10 @@ def test_every_row_says_what_held_at_its_event_time(store, registry):
     assert np.isnan(found["power_cap"][10])
     assert found["manufacture_date"][0] == made.isoformat()
     assert found[["latitude", "longitude", "power_cap", "tilt", "azimuth"]].dtypes.eq("float64").all()
+    columns = [column.name for column in ENRICHMENT]
+    enrichment = found[columns].astype(object).where(found[columns].notna(), None).to_dict("records")
+    for _ in range(2):
+        assert [json.loads(text) for text in registry.texts("panel", *asked)] == enrichment
 
 
 def test_history_has_every_period_once(store, registry):
