@@ -103,8 +103,8 @@ def enrichment(settings: Settings):
 def message() -> str:
     """Return the SQL of an enriched window's message: the columns of `wind_report`, as JSON."""
     own = [column for column in DATASOURCES["wind_report"] if column not in ENRICHMENT]
-    texts = {
-        column.name: f"JSON_QUOTE({column.name})"
+    texts = {  # JSON_QUOTE would write an emoji as two wrong characters
+        column.name: f"JSON_STRING({column.name})"
         if column.type == "string"
         else f"COALESCE(CAST({column.name} AS STRING), 'null')"
         for column in own

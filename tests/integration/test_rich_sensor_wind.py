@@ -61,6 +61,7 @@ FINE = [
         ' {"wind_speed":1.5e-7,"wind_direction":null,"timestamp":NOW,"wind_id":"é\\u20ac","n":{"wind_id":1}}\n',
         '{"wind_id":"q\\"u","timestamp":NOW,"wind_speed":-0.0,"wind_direction":0.00001,"temperature":-1E1}',
         '{"wind_id":"\\",\\"wind_speed\\":\\"","timestamp":NOW,"wind_speed":1e1,"wind_direction":3.5E2}',
+        '{"wind_id":"😀\\ud83d\\ude00","timestamp":NOW,"wind_speed":0,"wind_direction":1}',
     )
 ]
 
