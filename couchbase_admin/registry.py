@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from prometheus_client import Counter, Gauge
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from couchbase_admin.laid_out import LaidOut, Row
 from couchbase_admin.store import settle
 from selfgen.clients.couchbase import Documents, Stored, connect
 from selfgen.columns import ENRICHMENT
@@ -132,6 +134,11 @@ class _Entry(msgspec.Struct, gc=False):
             found = self.texts[position] = msgspec.json.encode(values).decode()
         return found
 
+    def row(self) -> Row:
+        """Return the entry of at most one period as it is laid out."""
+        start, end = self.borders[:2]
+        return Row(self.read_at, self.element is not None, start, end, self.answer(0), self.answer(len(self.periods)))
+
     def variable_data(self, position: int) -> dict[str, Any] | None:
         """Return what is written of the element and of its period at a position; None where nothing was ever read."""
         if self.element is None:
@@ -159,6 +166,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._entries: dict[Kind, dict[str, _Entry]] = {"panel": {}, "light": {}, "wind": {}}
+        self._laid_out = {kind: LaidOut(settings.registry_cache_elements) for kind in self._entries}
         self._clients: dict[str, tuple[float, _Client]] = {}
         self._documents: Documents | None = None
         self._reader: ThreadPoolExecutor | None = None
@@ -196,21 +204,23 @@ class Registry:
             then. `known`: the element is in the registry. `stale`: Couchbase did not answer in time, and this is
             what was known before (nothing, where `known` is False as well).
         """
-        entries, stale, codes, positions = self._valid_at(kind, element_ids, event_times_ms)
-        answers = [
-            entries[code].answer(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
-        ]
-        places = [(name, COLUMNS.index(name)) for name in columns]
+        times = np.asarray(event_times_ms, dtype=np.int64)
+        if len(element_ids) != len(times):
+            raise ValueError(f"{len(element_ids)} element ids, but {len(times)} event times")
+        answers, known, fresh = self._laid_out[kind].find(element_ids, times, *self._oldest())
+        stale = np.zeros(len(times), dtype=bool)
+        if len(others := np.flatnonzero(~fresh)):
+            ids = np.asarray(element_ids, dtype=object)[others]
+            answers[others], known[others], stale[others] = self._read_first(kind, ids, times[others])
+        found = answers.tolist()
         data: dict[str, NDArray[Any]] = {
-            name: np.array([answer[place] for answer in answers], dtype=np.float64 if name in _FLOATS else object)
-            for name, place in places
+            name: np.array(
+                list(map(itemgetter(COLUMNS.index(name)), found)), dtype=np.float64 if name in _FLOATS else object
+            )
+            for name in columns
         }
-        data["known"] = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(entries))[
-            codes
-        ]
-        data["stale"] = stale[codes]
-        LOOKUPS.inc(len(codes))
-        return pd.DataFrame(data, copy=False)
+        LOOKUPS.inc(len(found))
+        return pd.DataFrame({**data, "known": known, "stale": stale}, copy=False)
 
     def texts(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> list[str]:
         """Return the columns of `ENRICHMENT` as `lookup` does, of each row as a JSON object.
@@ -297,6 +307,26 @@ class Registry:
 
     # the cache
 
+    def _oldest(self) -> tuple[float, float]:
+        """Return since when an answer must have been read, of an element that is known and of one that is not."""
+        now = self._clock()
+        return now - self._settings.registry_ttl_s, now - self._settings.registry_unknown_ttl_s
+
+    def _read_first(
+        self, kind: Kind, element_ids: NDArray[Any], times: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the answer of each row that is not laid out, and whether it is known and stale; lay it out."""
+        entries, stale, codes, positions = self._valid_at(kind, element_ids, times)
+        found = (
+            entries[code].answer(position) for code, position in zip(codes.tolist(), positions.tolist(), strict=True)
+        )
+        answers = np.fromiter(found, dtype=object, count=len(codes))
+        known = np.fromiter((entry.element is not None for entry in entries), dtype=bool, count=len(entries))
+        unique = dict(zip(codes.tolist(), element_ids.tolist(), strict=True))
+        plain = (code for code, entry in enumerate(entries) if len(entry.periods) <= 1 and not stale[code])
+        self._laid_out[kind].put({unique[code]: entries[code].row() for code in plain})
+        return answers, known[codes], stale[codes]
+
     def _valid_at(
         self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike
     ) -> tuple[list[_Entry], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]:
@@ -317,8 +347,7 @@ class Registry:
         """
         cache = self._entries[kind]
         entries = [cache.get(one, _NEVER) for one in ids]
-        oldest_known = self._clock() - self._settings.registry_ttl_s
-        oldest_unknown = self._clock() - self._settings.registry_unknown_ttl_s
+        oldest_known, oldest_unknown = self._oldest()
         old = [
             position
             for position, entry in enumerate(entries)
