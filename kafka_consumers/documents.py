@@ -1,32 +1,21 @@
-"""Readings as MongoDB documents, encoded as a batch.
-
-Documents of one shape (the same fields, texts of the same lengths) differ only in fixed places. So the BSON library
-encodes one template of each shape, and the batch is that template repeated, with columns of values written into its
-places: several times as fast as encoding document by document.
-"""
+"""Readings as MongoDB documents, encoded as a batch where their messages have declared fields only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 import bson
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from selfgen.clients.mongo import plain, reading_id, reading_ids
-from selfgen.messages import MESSAGE_TYPES, Decoded, IntArray, as_object, value_fields
-
-ByteMatrix = np.ndarray[Any, np.dtype[np.uint8]]
-
-#: More than the bytes of any text in a document but `_id`.
-_LONGEST_TEXT = 4096
-#: Types of BSON elements that have places in a template.
-_DOUBLE, _TEXT, _DATE, _INT32, _INT64 = b"\x01", b"\x02", b"\x09", b"\x10", b"\x12"
+from kafka_consumers.bson_columns import Documents, Texts
+from selfgen.clients.mongo import plain, reading_ids
+from selfgen.messages import MESSAGE_TYPES, Decoded, IntArray, as_object
 
 
 @dataclass(slots=True)
@@ -45,7 +34,37 @@ def identities(batch: Decoded) -> list[str]:
     return reading_ids(batch.topic, batch.event_times_ms, batch.element_ids)
 
 
-def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> list[bytes]:
+class Encoded(Sequence[bytes]):
+    """The documents of a batch, which lie one after the other; single ones may be exchanged."""
+
+    def __init__(self, documents: pa.BinaryArray | pa.LargeBinaryArray) -> None:
+        self._documents = documents
+        self._exchanged: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._exchanged.get(place) or self._documents[place].as_py()
+
+    def __setitem__(self, place: int, document: bytes) -> None:
+        self._exchanged[place] = document
+
+    def sizes(self, places: IntArray) -> IntArray:
+        """Return the lengths of documents, bytes."""
+        if self._exchanged:
+            return np.array([len(self[place]) for place in places.tolist()], np.int64)
+        return pc.binary_length(self._documents).to_numpy()[places].astype(np.int64)
+
+    def joined(self, places: IntArray) -> bytes | memoryview:
+        """Return documents one after the other."""
+        if self._exchanged:
+            return b"".join([self[place] for place in places.tolist()])
+        _, _, together = self._documents.take(pa.array(places)).buffers()
+        return memoryview(together)[: int(self.sizes(places).sum())]
+
+
+def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> Encoded:
     """Return the BSON document of each accepted reading, in order.
 
     Parameters
@@ -57,21 +76,25 @@ def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> list[bytes]:
     origin : Origin
         What else a document holds.
     """
-    documents: list[bytes] = [b""] * len(ids)
-    typed = np.ones(len(ids), bool)
-    if batch.columns is None:
-        typed = np.fromiter((type(message) is not dict for message in batch.messages), bool, len(ids))
-    for position in np.flatnonzero(~typed).tolist():
-        documents[position] = bson.encode(_document(batch, ids, origin, position))
-    positions = np.flatnonzero(typed)
-    if len(positions):
-        columns = _Columns(batch, ids, origin, positions)
-        for shape, members in columns.by_shape():
-            matrix = columns.fill(shape, members)
-            size, encoded = matrix.shape[1], matrix.tobytes()
-            for position, start in zip(positions[members].tolist(), range(0, len(encoded), size), strict=True):
-                documents[position] = encoded[start : start + size]
-    return documents
+    if batch.columns is not None:
+        return Encoded(_written(ids, list(batch.columns.itercolumns()), batch, origin, np.arange(len(ids))))
+    typed = np.fromiter((type(message) is not dict for message in batch.messages), bool, len(ids))
+    columns = _columns(
+        [message for message, is_typed in zip(batch.messages, typed, strict=True) if is_typed], batch.topic
+    )
+    found = _written(ids, columns, batch, origin, np.flatnonzero(typed))
+    if typed.all():
+        return Encoded(found)
+    of_typed = iter(found.to_pylist())
+    return Encoded(
+        pa.array(
+            [
+                next(of_typed) if is_typed else bson.encode(_document(batch, ids, origin, position))
+                for position, is_typed in enumerate(typed.tolist())
+            ],
+            pa.large_binary(),
+        )
+    )
 
 
 def _document(batch: Decoded, ids: Sequence[str], origin: Origin, position: int) -> dict[str, Any]:
@@ -102,7 +125,7 @@ def document(
     partition: int,
     offset: int,
 ) -> dict[str, Any]:
-    """Return one reading as its document: the one definition of its fields and their order."""
+    """Return one reading as its document; `_written` gives the same of many."""
     value = as_object(message)
     if type(value["timestamp"]) is int:
         value = {**value, "timestamp": Int64(value["timestamp"])}
@@ -123,162 +146,50 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What makes two documents encode to the same bytes but for their values; lengths in bytes, -1: not there."""
-
-    topic: str
-    element_id: int
-    time_text: int
-    client_id: int
-    postal_code: int
-    present: int  # a bit for each measured field
+def _columns(messages: Sequence[Any], topic: str) -> list[Sequence[Any]]:
+    """Return the declared fields of typed messages as columns."""
+    names = MESSAGE_TYPES[topic].__struct_fields__
+    return [[getattr(message, name) for message in messages] for name in names]
 
 
-class _Columns:
-    """The values of typed messages as columns of bytes and numbers."""
+def _written(
+    ids: Sequence[str], columns: Sequence[Any], batch: Decoded, origin: Origin, positions: IntArray
+) -> pa.BinaryArray:
+    """Return the documents of the typed messages at these positions, whose declared fields are columns."""
 
-    def __init__(self, batch: Decoded, ids: Sequence[str], origin: Origin, positions: IntArray) -> None:
-        def chosen(values: Sequence[Any]) -> Sequence[Any]:
-            return values if len(positions) == len(ids) else [values[position] for position in positions.tolist()]
+    def chosen(values: Sequence[Any]) -> Sequence[Any]:
+        return values if len(positions) == len(ids) else [values[position] for position in positions.tolist()]
 
-        self.topic = batch.topic
-        self.fields = value_fields(batch.topic)
-        names = ("timestamp", *self.fields)
-        if batch.columns is None:
-            times, *values = zip(*map(attrgetter(*names), chosen(batch.messages)), strict=True)
-        else:
-            times, *values = (batch.columns[name].to_numpy() for name in names)
-        self.values = [np.array(column, dtype=np.float64) for column in values]
-        self.times_ms = batch.event_times_ms[positions]
-        self.raw_times = times
-        self.received_ms = origin.received_ms
-        self.partitions, self.offsets = origin.partitions[positions], origin.offsets[positions]
-        self.texts = {
-            "_id": _Text(chosen(ids)),
-            "element_id": _Text(chosen(batch.element_ids)),
-            "timestamp": _Text(_texts_of(times)),
-            "client_id": _Text(chosen(origin.client_ids)),
-            "postal_code": _Text(chosen(origin.postal_codes)),
-        }
-
-    def by_shape(self) -> list[tuple[_Shape, IntArray]]:
-        """Return the shapes and the rows of each."""
-        present = sum((~np.isnan(column)).astype(np.int64) << bit for bit, column in enumerate(self.values))
-        parts = (
-            *(self.texts[name].lengths for name in ("element_id", "timestamp", "client_id", "postal_code")),
-            present,
-        )
-        key = parts[0]
-        for part in parts[1:]:
-            key = key * _LONGEST_TEXT + part + 1
-        if (key == key[0]).all():
-            return [(_Shape(self.topic, *(int(part[0]) for part in parts)), np.arange(len(key)))]
-        _, first, which = np.unique(key, return_index=True, return_inverse=True)
-        return [
-            (_Shape(self.topic, *(int(part[row]) for part in parts)), np.flatnonzero(which == number))
-            for number, row in enumerate(first.tolist())
-        ]
-
-    def fill(self, shape: _Shape, rows: IntArray) -> ByteMatrix:
-        """Return the documents of one shape, a row each."""
-        template, places = _template(shape)
-        matrix = np.tile(template, (len(rows), 1))
-
-        def put(name: str, column: np.ndarray[Any, Any]) -> None:
-            place, width = places[name], column.dtype.itemsize
-            matrix[:, place : place + width] = column.view(np.uint8).reshape(len(rows), width)
-
-        def put_text(name: str, text: str) -> None:
-            if length := int(self.texts[text].lengths[rows[0]]):
-                put(name, self.texts[text].encoded[rows].astype(f"S{length}"))
-
-        put_text("_id", "_id")
-        put_text("element_id", "element_id")
-        put_text("msg_value.id", "element_id")
-        for name, length in (("client_id", shape.client_id), ("postal_code", shape.postal_code)):
-            if length >= 0:
-                put_text(name, name)
-        if shape.time_text >= 0:
-            put_text("msg_value.timestamp", "timestamp")
-        else:
-            put("msg_value.timestamp", np.array([self.raw_times[row] for row in rows.tolist()], dtype="<i8"))
-        for bit, (name, column) in enumerate(zip(self.fields, self.values, strict=True)):
-            if shape.present >> bit & 1:
-                put(name, column[rows].astype("<f8"))
-        put("timestamp", self.times_ms[rows].astype("<i8"))
-        put("partition", self.partitions[rows].astype("<i4"))
-        put("offset", self.offsets[rows].astype("<i8"))
-        put("received_at", np.full(len(rows), self.received_ms, dtype="<i8"))
-        return matrix
-
-
-class _Text:
-    """A column of texts as UTF-8, with their lengths in bytes; -1 where there is none."""
-
-    def __init__(self, texts: Sequence[str | None]) -> None:
-        absent = [place for place, text in enumerate(texts) if text is None] if None in texts else []
-        given = [text or "" for text in texts] if absent else texts
-        try:
-            self.encoded = np.array(given, dtype="S")  # ASCII: at once
-        except UnicodeEncodeError:
-            self.encoded = np.array([text.encode() for text in given], dtype="S")
-        self.lengths = np.char.str_len(self.encoded).astype(np.int64)
-        self.lengths[absent] = -1
-
-
-def _texts_of(times: Sequence[Any]) -> Sequence[str | None]:
-    """Return the times that are texts, None for the numbers."""
-    if isinstance(times, np.ndarray):
-        return times.tolist() if times.dtype == object else [None] * len(times)
-    return [time if isinstance(time, str) else None for time in times]
-
-
-@lru_cache(maxsize=4096)
-def _template(shape: _Shape) -> tuple[ByteMatrix, dict[str, int]]:
-    """Return a shape's encoded document and the places of its values."""
-    fields = value_fields(shape.topic)
-    present = {name: 0.0 for bit, name in enumerate(fields) if shape.present >> bit & 1}
-    element_id = " " * shape.element_id
-    type_ = MESSAGE_TYPES[shape.topic]
-    id_field = type_.__struct_fields__[0]
-    time = " " * shape.time_text if shape.time_text >= 0 else 0
-    encoded = bson.encode(
-        document(
-            shape.topic,
-            reading_id(shape.topic, 0, element_id),
-            element_id,
-            0,
-            type_(**{id_field: element_id, "timestamp": time, **present}),
-            client_id=" " * shape.client_id if shape.client_id >= 0 else None,
-            postal_code=" " * shape.postal_code if shape.postal_code >= 0 else None,
-            received_ms=0,
-            partition=0,
-            offset=0,
-        )
+    id_field, time_field, *value_fields = MESSAGE_TYPES[batch.topic].__struct_fields__
+    element_ids, times, *values = columns
+    element_id, time = Texts(element_ids), _time_texts(times)
+    times_ms = batch.event_times_ms[positions]
+    message = Documents(len(positions)).text(id_field, element_id).text(time_field, time)
+    if time.present is not None:
+        message.number(time_field, times_ms, ~time.present)  # a number is the event time itself
+    for name, column in zip(value_fields, values, strict=True):
+        message.number(name, np.array(column, dtype="<f8"))
+    kafka = Documents(len(positions)).number("partition", origin.partitions[positions].astype("<i4"))
+    return (
+        Documents(len(positions))
+        .text("_id", Texts(chosen(ids)))
+        .constant("topic_id", batch.topic)
+        .date("timestamp", times_ms)
+        .object("msg_value", message)
+        .text("element_id", element_id)
+        .text("client_id", Texts(chosen(origin.client_ids)))
+        .text("postal_code", Texts(chosen(origin.postal_codes)))
+        .date("received_at", np.full(len(positions), origin.received_ms))
+        .object("kafka", kafka.number("offset", origin.offsets[positions]))
+        .encoded()
     )
 
-    def place(kind: bytes, name: str) -> int:
-        key = kind + name.encode() + b"\0"
-        return encoded.index(key) + len(key) + (4 if kind == _TEXT else 0)  # a text begins with its length
 
-    places = {
-        "_id": place(_TEXT, "_id"),
-        "element_id": place(_TEXT, "element_id"),
-        "timestamp": place(_DATE, "timestamp"),
-        "msg_value.id": place(_TEXT, id_field),
-        "msg_value.timestamp": place(_TEXT if shape.time_text >= 0 else _INT64, "timestamp"),
-        "received_at": place(_DATE, "received_at"),
-        "partition": place(_INT32, "partition"),
-        "offset": place(_INT64, "offset"),
-        **{name: place(_DOUBLE, name) for name in present},
-        **{
-            name: place(_TEXT, name)
-            for name, length in (("client_id", shape.client_id), ("postal_code", shape.postal_code))
-            if length >= 0
-        },
-    }
-    return np.frombuffer(encoded, np.uint8), places
+def _time_texts(times: Sequence[Any] | pa.ChunkedArray) -> Texts:
+    """Return the times that are texts."""
+    if isinstance(times, pa.ChunkedArray):
+        return Texts(times if pa.types.is_string(times.type) else pa.nulls(len(times), pa.string()))
+    return Texts([time if isinstance(time, str) else None for time in times])
 
 
 # A stored document is compared with a new one by its bytes: both begin with `_id`, have `msg_value` at a place that

@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pymongo
 import structlog
 from bson.binary import Binary
@@ -77,6 +78,8 @@ _TELLING_S = 2.0
 _ROUND_S = 30.0
 #: Why there is an alarm, though the message was landed.
 UNKNOWN_ELEMENT = "unknown_element"
+#: After every offset.
+_NEVER = np.iinfo(np.int64).max
 #: How many unknown elements' hours are remembered as alarmed.
 _REMEMBERED_ALARMS = 100_000
 #: Bytes of a refused message that its alarm keeps: all, but of what no document could hold.
@@ -96,10 +99,46 @@ Lookup = Callable[[Sequence[str], documents.IntArray], Owners]
 
 
 @dataclass(slots=True)
+class Fetched:
+    """Messages, and the partition and offset of each."""
+
+    messages: Sequence[Message]
+    partitions: documents.IntArray
+    offsets: documents.IntArray
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Fetched:
+        """Ask each message for its partition and offset."""
+        partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+        return cls(messages, partitions, np.fromiter(map(Message.offset, messages), np.int64, len(messages)))
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def part(self, first: int, end: int) -> Fetched:
+        """Return the messages `[first, end)`."""
+        return Fetched(self.messages[first:end], self.partitions[first:end], self.offsets[first:end])
+
+    def by_partition(self, values: Mapping[int, int], default: int) -> documents.IntArray:
+        """Return the value of each message's partition."""
+        table = [values.get(number, default) for number in range(int(self.partitions.max()) + 1)]
+        return np.array(table, np.int64)[self.partitions]
+
+    def ranges(self, starts: Mapping[int, int]) -> dict[int, Range]:
+        """Return the offsets of each partition, from where it starts."""
+        sizes = np.fromiter(map(len, self.messages), np.int64, len(self.messages))  # type: ignore[arg-type]
+        return {
+            number: Range(starts[number], int(self.offsets[here].max()) + 1, int(sizes[here].sum()))
+            for number in np.unique(self.partitions).tolist()
+            if (here := self.partitions == number).any()
+        }
+
+
+@dataclass(slots=True)
 class Work:
     """A batch on its way: its messages, in case it must be taken apart, and its documents."""
 
-    messages: Sequence[Message]
+    fetched: Fetched
     starts: Mapping[int, int]
     batch: Batch
 
@@ -189,7 +228,7 @@ class Landing:
                 messages = self._consumer.consume(self.settings.landing_batch, _LINGER_S)
                 if messages:
                     self._troubles.pop("kafka", None)
-                for work in self._prepare([message for message in messages if self._is_next(message)]):
+                for work in self._prepare(self._due(messages)):
                     if not self._settle(stop):
                         return
                     self._submit(work)
@@ -270,6 +309,14 @@ class Landing:
             self._troubles.clear()
             log.info("position", topic=self.topic, partition=number, offset=position.next_offset)
 
+    def _due(self, messages: Sequence[Message]) -> Fetched:
+        """Return the messages that are to be landed: nearly always all, which is seen at once."""
+        if messages and not any(map(Message.error, messages)):
+            fetched = Fetched.of(messages)
+            if (fetched.offsets >= fetched.by_partition(self._next, _NEVER)).all():
+                return fetched
+        return Fetched.of([message for message in messages if self._is_next(message)])
+
     def _is_next(self, message: Message) -> bool:
         if error := message.error():
             log.warning("kafka", topic=self.topic, error=str(error))
@@ -288,50 +335,47 @@ class Landing:
 
     # messages become works
 
-    def _prepare(self, messages: Sequence[Message]) -> list[Work]:
-        works = self._works(messages, dict(self._next))
+    def _prepare(self, fetched: Fetched) -> list[Work]:
+        works = self._works(fetched, dict(self._next))
         for work in works:
             for number, offsets in work.batch.ranges.items():
                 self._next[number] = offsets.end
         return works
 
-    def _works(self, messages: Sequence[Message], starts: Mapping[int, int]) -> list[Work]:
+    def _works(self, fetched: Fetched, starts: Mapping[int, int]) -> list[Work]:
         """Judge and encode messages; set aside the one that breaks the code itself."""
-        if not messages:
+        if not len(fetched):
             return []
         try:
             with self._preparing:
-                return [self._work(messages, starts)]
+                return [self._work(fetched, starts)]
         except Exception as error:
-            if len(messages) == 1:
-                return [self._set_aside(messages[0], starts, error)]
-            return self._halves(messages, starts)
+            if len(fetched) == 1:
+                return [self._set_aside(fetched, starts, error)]
+            return self._halves(fetched, starts)
 
-    def _halves(self, messages: Sequence[Message], starts: Mapping[int, int]) -> list[Work]:
-        middle = len(messages) // 2
-        first = self._works(messages[:middle], starts)
+    def _halves(self, fetched: Fetched, starts: Mapping[int, int]) -> list[Work]:
+        middle = len(fetched) // 2
+        first = self._works(fetched.part(0, middle), starts)
         ends = {number: offsets.end for work in first for number, offsets in work.batch.ranges.items()}
-        return first + self._works(messages[middle:], {**starts, **ends})
+        return first + self._works(fetched.part(middle, len(fetched)), {**starts, **ends})
 
-    def _work(self, messages: Sequence[Message], starts: Mapping[int, int]) -> Work:
+    def _work(self, fetched: Fetched, starts: Mapping[int, int]) -> Work:
         now_ms = time.time_ns() // 1_000_000
-        values = [message.value() for message in messages]
+        messages, partitions = fetched.messages, fetched.partitions
+        values = list(map(Message.value, messages))
         accepted = decode(self.topic, values, _received_ms(messages, now_ms))
         refusals = {refused.index: (refused.reason, refused.text) for refused in accepted.refused}
-        partitions = np.fromiter((message.partition() for message in messages), np.int64, len(messages))
-        offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
-        accepted, earlier = self._without_refused_before(accepted, partitions, offsets)
+        accepted, earlier = self._without_refused_before(accepted, fetched)
         refusals |= {index: (reason, "") for index, reason in earlier.items()}
         owners = self.lookup(accepted.element_ids, accepted.event_times_ms)
-        lives = np.array([self._lives.get(number, 0) for number in range(int(partitions.max()) + 1)])
-        of_all_lives = offset_of_life(offsets, lives[partitions])
-        origin = documents.Origin(
-            partitions[accepted.indexes], of_all_lives[accepted.indexes], owners.client_ids, owners.postal_codes, now_ms
-        )
+        offsets = offset_of_life(fetched.offsets, fetched.by_partition(self._lives, 0))
+        rows = slice(None) if len(accepted.indexes) == len(messages) else accepted.indexes
+        origin = documents.Origin(partitions[rows], offsets[rows], owners.client_ids, owners.postal_codes, now_ms)
         ids = documents.identities(accepted)
         batch = Batch(
             topic=self.topic,
-            ranges=_ranges(partitions, offsets, values, starts),
+            ranges=fetched.ranges(starts),
             ids=ids,
             documents=documents.encode(accepted, ids, origin),
             partitions=origin.partitions,
@@ -346,24 +390,25 @@ class Landing:
                 *self._unknown_alarms(accepted, owners.unknown, now_ms),
             ],
         )
-        return Work(messages, starts, batch)
+        return Work(fetched, starts, batch)
 
-    def _without_refused_before(
-        self, accepted: Decoded, partitions: documents.IntArray, offsets: documents.IntArray
-    ) -> tuple[Decoded, dict[int, str]]:
+    def _without_refused_before(self, accepted: Decoded, fetched: Fetched) -> tuple[Decoded, dict[int, str]]:
         """Take out what an earlier try refused for its time, which has come meanwhile."""
         if not any(self._refused_before.values()):
             return accepted, {}
         earlier = {
             index: reason
-            for index, (partition, offset) in enumerate(zip(partitions.tolist(), offsets.tolist(), strict=True))
+            for index, (partition, offset) in enumerate(
+                zip(fetched.partitions.tolist(), fetched.offsets.tolist(), strict=True)
+            )
             if (reason := self._refused_before.get(partition, {}).get(offset))
         }
         keep = [place for place, index in enumerate(accepted.indexes) if index not in earlier]
         return accepted.take(keep), earlier
 
-    def _set_aside(self, message: Message, starts: Mapping[int, int], error: Exception) -> Work:
+    def _set_aside(self, fetched: Fetched, starts: Mapping[int, int], error: Exception) -> Work:
         """Make an alarm of a message that breaks the code."""
+        [message] = fetched.messages
         log.error("internal_error", topic=self.topic, offset=message.offset(), error=repr(error))
         number, offset = message.partition(), message.offset()
         text = f"the landing itself failed on this message: {error!r}; report it, then replay it"
@@ -372,13 +417,13 @@ class Landing:
             topic=self.topic,
             ranges={number: Range(starts[number], offset + 1, size)},
             ids=[],
-            documents=[],
+            documents=documents.Encoded(pa.array([], pa.binary())),
             partitions=np.empty(0, np.int64),
             event_times_ms=np.empty(0, np.int64),
             refusals=[(number, "internal_error")],
             alarms=[self._alarm(message, "internal_error", text, time.time_ns() // 1_000_000)],
         )
-        return Work([message], starts, batch)
+        return Work(fetched, starts, batch)
 
     def _alarm(self, message: Message, reason: str, text: str, now_ms: int) -> mongo.Document:
         _, sent_ms = message.timestamp()
@@ -442,11 +487,11 @@ class Landing:
         except PyMongoError:
             raise
         except Exception as error:
-            if len(work.messages) == 1:
+            if len(work.fetched) == 1:
                 # where its alarm is not taken either, the process ends and says why: no message is passed over
-                return [self._written(self._set_aside(work.messages[0], work.starts, error))]
-            log.warning("taken apart", topic=self.topic, messages=len(work.messages), error=repr(error))
-            parts = self._halves(work.messages, work.starts)
+                return [self._written(self._set_aside(work.fetched, work.starts, error))]
+            log.warning("taken apart", topic=self.topic, messages=len(work.fetched), error=repr(error))
+            parts = self._halves(work.fetched, work.starts)
         return [written for part in parts for written in self._write(part)]
 
     def _written(self, work: Work) -> Written:
@@ -608,23 +653,9 @@ def _received_ms(messages: Sequence[Message], now_ms: int) -> documents.IntArray
 
     So it does not depend on how far landing lags which readings are too far ahead.
     """
-    stamps = (message.timestamp() for message in messages)
+    stamps = map(Message.timestamp, messages)
     times = (time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else now_ms for kind, time_ms in stamps)
     return np.fromiter(times, np.int64, len(messages))
-
-
-def _ranges(
-    partitions: documents.IntArray,
-    offsets: documents.IntArray,
-    values: Sequence[bytes | None],
-    starts: Mapping[int, int],
-) -> dict[int, Range]:
-    sizes = np.fromiter((len(value or b"") for value in values), np.int64, len(values))
-    return {
-        number: Range(starts[number], int(offsets[here].max()) + 1, int(sizes[here].sum()))
-        for number in np.unique(partitions).tolist()
-        if (here := partitions == number).any()
-    }
 
 
 def counts(settings: Settings) -> dict[str, dict[str, Any]]:

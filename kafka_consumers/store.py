@@ -22,7 +22,7 @@ import numpy as np
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
 from pymongo.operations import InsertOne, ReplaceOne, UpdateOne
 
 from kafka_consumers import documents
@@ -33,6 +33,10 @@ _DUPLICATE_KEY = 11000
 #: Inserts side by side, and how many documents are worth it.
 _WRITERS = 2
 _LEAST_PART = 1_000
+#: Bytes of an insert. With the document that goes beyond them, at most 16 MiB, and with documents of 200 bytes at the
+#: least, that is within the 48 million bytes and 100 000 documents of a command.
+_PART_BYTES = 16 * 1024 * 1024
+_EMPTY = bson.encode({})
 #: From this share of known readings in a batch, the next one is looked up before it is inserted.
 _LOOK_FIRST_SHARE = 0.2
 #: A range read that finds fewer wanted readings than this share is given up for point look-ups.
@@ -97,7 +101,7 @@ class Batch:
     topic: str
     ranges: dict[int, Range]
     ids: list[str]
-    documents: list[bytes]
+    documents: documents.Encoded
     partitions: np.ndarray[Any, np.dtype[np.int64]]
     event_times_ms: np.ndarray[Any, np.dtype[np.int64]]
     refusals: list[tuple[int, str]]  # partition, reason
@@ -106,6 +110,19 @@ class Batch:
 
 class Rejected(Exception):
     """MongoDB refuses documents of a batch for themselves; trying again would not help."""
+
+
+class _Documents(RawBSONDocument):
+    """Encoded documents, one after the other: the driver writes a raw document into its message as it is."""
+
+    def __init__(self, encoded: bytes | memoryview) -> None:
+        super().__init__(_EMPTY)
+        self._encoded = encoded
+
+    @property
+    def raw(self) -> bytes | memoryview:
+        """The documents."""
+        return self._encoded
 
 
 class _Changed(Exception):
@@ -392,7 +409,7 @@ class Store:
             try:
                 session.with_transaction(together)
             except BulkWriteError as error:
-                _taken(error)  # a new one was landed meanwhile
+                _taken_in(error)  # a new one was landed meanwhile
                 raise _Changed from error
         total = Tally()
         for partition in reasons:
@@ -405,7 +422,7 @@ class Store:
         try:
             self.database["topic_alarm"].insert_many(alarms, ordered=False)
         except BulkWriteError as error:
-            _taken(error)  # the same alarm, raised before
+            _taken_in(error)  # the same alarm, raised before
 
     def _insert(self, batch: Batch) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
         """Insert what is new; return each reading's outcome and the places of those that replace a stored one."""
@@ -427,21 +444,32 @@ class Store:
 
         MongoDB works off an insert in one thread: a large batch is inserted in parts, side by side.
         """
-        size = max(-(-len(places) // _WRITERS), _LEAST_PART)
-        parts = [places[first : first + size] for first in range(0, len(places), size)]
+        parts = _parts(batch, np.array(places)) if places else []
         if len(parts) == 1:
-            return self._insert_part(batch, places)
+            return self._insert_part(batch, *parts)
         writing = [self._writers.submit(self._insert_part, batch, part) for part in parts]
         wait(writing)  # all of them, whatever became of one
         return [place for part in writing for place in part.result()]
 
-    def _insert_part(self, batch: Batch, places: Sequence[int]) -> list[int]:
-        new = [RawBSONDocument(batch.documents[place]) for place in places]
-        try:
-            self.database["topic"].insert_many(new, ordered=False)
-        except BulkWriteError as error:
-            return [places[number] for number in _taken(error)]
-        return []
+    def _insert_part(self, batch: Batch, places: documents.IntArray) -> list[int]:
+        """Insert documents by a command of our own: the driver's bulk handles each of them as an object.
+
+        It is not tried again by the driver, but whoever lands the batch again recognises what was written.
+        """
+        reply = self.database.command(
+            {
+                "insert": "topic",
+                "ordered": False,
+                "writeConcern": self.database.write_concern.document,
+                "documents": [_Documents(batch.documents.joined(places))],
+            }
+        )
+        if trouble := reply.get("writeConcernError"):
+            raise WriteConcernError(trouble["errmsg"], trouble["code"], trouble)
+        taken = _taken(reply.get("writeErrors", []))
+        if reply["n"] + len(taken) != len(places):
+            raise OperationFailure(f"{reply['n']} of {len(places)} documents were inserted, {len(taken)} were there")
+        return [int(places[number]) for number in taken]
 
     def _stored(self, ids: Sequence[str]) -> dict[bytes, bytes]:
         """Return the stored documents of these identities: by ranges where they lie close, else one by one."""
@@ -511,9 +539,21 @@ def _whole_tally(batch: Batch, partition: int, outcomes: np.ndarray[Any, np.dtyp
     return tally
 
 
+def _parts(batch: Batch, places: documents.IntArray) -> list[documents.IntArray]:
+    """Cut places into parts that are inserted by a command each."""
+    sizes = batch.documents.sizes(places)
+    before = np.cumsum(sizes) - sizes
+    writers = _WRITERS if len(places) > _LEAST_PART else 1
+    part_of = before // max(1, min(_PART_BYTES, -(-int(sizes.sum()) // writers)))
+    return np.split(places, np.flatnonzero(np.diff(part_of)) + 1)
+
+
 def _first_places(ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:
     """Return the first place of each identity, and the places of those that were there before."""
-    first: dict[str, int] = {}
+    first = dict(zip(ids, range(len(ids)), strict=True))
+    if len(first) == len(ids):
+        return first, []
+    first = {}
     again = [place for place, identity in enumerate(ids) if first.setdefault(identity, place) != place]
     return first, again
 
@@ -557,15 +597,19 @@ def _classified(
     return outcomes, list(replacements.values())
 
 
-def _taken(error: BulkWriteError) -> list[int]:
-    """Return which documents of a bulk have an identity that is there already; raise for any other trouble."""
-    details = error.details
-    if details["writeConcernErrors"]:
+def _taken_in(error: BulkWriteError) -> list[int]:
+    """Return what `_taken` does of a bulk."""
+    if error.details["writeConcernErrors"]:
         raise error
-    others = [failed for failed in details["writeErrors"] if failed["code"] != _DUPLICATE_KEY]
+    return _taken(error.details["writeErrors"])
+
+
+def _taken(errors: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return which documents have an identity that is there already; raise for any other trouble of one."""
+    others = [failed for failed in errors if failed["code"] != _DUPLICATE_KEY]
     if others:
         raise Rejected(f"{others[0]['errmsg']} (code {others[0]['code']})")
-    return [failed["index"] for failed in details["writeErrors"]]
+    return [failed["index"] for failed in errors]
 
 
 def _is_older(new: bytes, stored: bytes) -> bool:

@@ -21,7 +21,7 @@ from kafka_consumers.landing import _received_ms
 from selfgen.cli import raw
 from selfgen.cli.entrance import sparkline
 from selfgen.clients import mongo
-from selfgen.messages import as_object, decode
+from selfgen.messages import as_object, decode, value_fields
 from selfgen.performance import DelaySketch
 
 NOW_MS = 1_795_342_500_000
@@ -123,7 +123,8 @@ def test_any_bytes_become_documents_or_refusals(values: list[bytes | None], owne
         assert found["_id"] == f"panel|{batch.event_times_ms[place]:013d}|{sent['panel_id']}"
         assert (found["topic_id"], found["element_id"]) == ("panel", sent["panel_id"])
         kept = {name: value for name, value in found["msg_value"].items() if value is not None}
-        assert kept == {name: value for name, value in sent.items() if value is not None}
+        measured = {name: float(sent[name]) for name in value_fields("panel") if sent.get(name) is not None}
+        assert kept == {name: value for name, value in sent.items() if value is not None} | measured
         assert found["kafka"] == {"partition": 0, "offset": place}
 
 
