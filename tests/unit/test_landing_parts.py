@@ -15,7 +15,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_consumers import corrections, documents
+from kafka_consumers import corrections, documents, store
 from kafka_consumers.entrance import Bounds, Numbers, judge
 from kafka_consumers.landing import _received_ms
 from selfgen.cli import raw
@@ -42,7 +42,7 @@ _messages = st.fixed_dictionaries(
 )
 
 
-def encoded(messages: list[dict[str, Any]], owner: str | None = "C1") -> tuple[list[str], list[bytes]]:
+def encoded(messages: list[dict[str, Any]], owner: str | None = "C1") -> tuple[list[str], documents.Encoded]:
     batch = decode("panel", [json.dumps(message).encode() for message in messages], NOW_MS)
     assert batch.refused == []
     size = len(messages)
@@ -126,6 +126,32 @@ def test_any_bytes_become_documents_or_refusals(values: list[bytes | None], owne
         measured = {name: float(sent[name]) for name in value_fields("panel") if sent.get(name) is not None}
         assert kept == {name: value for name, value in sent.items() if value is not None} | measured
         assert found["kafka"] == {"partition": 0, "offset": place}
+
+
+def test_documents_come_in_the_order_that_is_asked_for_also_those_that_were_exchanged() -> None:
+    _, found = encoded([{"panel_id": "p" * size, "timestamp": NOW_MS, "power": 1} for size in (1, 2, 3)])
+    one, two, three = found
+    assert bytes(found.joined(np.array([2, 0]))) == three + one
+    assert found.sizes(np.array([2, 0])).tolist() == [len(three), len(one)]
+    found[0] = two
+    assert (found[0], bytes(found.joined(np.array([2, 0])))) == (two, three + two)
+    assert found.sizes(np.array([2, 0])).tolist() == [len(three), len(two)]
+
+
+@pytest.mark.parametrize(("messages", "lengths"), [(3, [3]), (1_001, [501, 500])])
+def test_a_large_batch_is_inserted_side_by_side(messages: int, lengths: list[int]) -> None:
+    ids, found = encoded([{"panel_id": "p1", "timestamp": NOW_MS, "power": 1}] * messages)
+    batch = store.Batch("panel", {}, ids, found, np.zeros(messages), np.zeros(messages), [], [])
+    parts = store._parts(batch, np.arange(messages))
+    assert [len(part) for part in parts] == lengths
+    assert np.concatenate(parts).tolist() == list(range(messages))
+
+
+def test_no_insert_grows_beyond_what_a_command_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, found = encoded([{"panel_id": "p1", "timestamp": NOW_MS, "power": 1, "note": "n" * 1000}] * 10)
+    batch = store.Batch("panel", {}, ids, found, np.zeros(10), np.zeros(10), [], [])
+    monkeypatch.setattr(store, "_PART_BYTES", 2 * len(found[0]) - 1)
+    assert [part.tolist() for part in store._parts(batch, np.arange(10))] == [[n, n + 1] for n in range(0, 10, 2)]
 
 
 def panel(**fields: Any) -> bytes:
