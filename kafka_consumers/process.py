@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from kafka_consumers.landing import Landing, Lookup, Owners
 from selfgen.settings import get_settings
 from selfgen.stopping import stop_event
 
+#: Objects to be made before garbage is looked for: those of some batches.
+_COLLECT_AFTER = 50_000
+
 
 def main(topic: str) -> None:
     """Land a topic until SIGTERM or Ctrl-C."""
@@ -26,7 +30,14 @@ def main(topic: str) -> None:
         landing = Landing(topic, settings, lookup_in(registry, topic))
         if settings.landing_http_port:
             serve(landing, settings.host, settings.landing_http_port)
+        _spare_the_collector()
         landing.run(stop)
+
+
+def _spare_the_collector() -> None:
+    """Have it look neither at what was imported nor, many times, at each batch: none of that is garbage."""
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 def lookup_in(registry: Registry, topic: str) -> Lookup:
