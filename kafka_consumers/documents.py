@@ -79,9 +79,7 @@ def encode(batch: Decoded, ids: Sequence[str], origin: Origin) -> Encoded:
     if batch.columns is not None:
         return Encoded(_written(ids, list(batch.columns.itercolumns()), batch, origin, np.arange(len(ids))))
     typed = np.fromiter((type(message) is not dict for message in batch.messages), bool, len(ids))
-    columns = _columns(
-        [message for message, is_typed in zip(batch.messages, typed, strict=True) if is_typed], batch.topic
-    )
+    columns = _columns([message for message in batch.messages if type(message) is not dict], batch.topic)
     found = _written(ids, columns, batch, origin, np.flatnonzero(typed))
     if typed.all():
         return Encoded(found)

@@ -14,6 +14,8 @@ from bson.int64 import Int64
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymongo.errors import OperationFailure, WriteConcernError
+from pymongo.write_concern import WriteConcern
 
 from kafka_consumers import corrections, documents, store
 from kafka_consumers.entrance import Bounds, Numbers, judge
@@ -152,6 +154,48 @@ def test_no_insert_grows_beyond_what_a_command_may_hold(monkeypatch: pytest.Monk
     batch = store.Batch("panel", {}, ids, found, np.zeros(10), np.zeros(10), [], [])
     monkeypatch.setattr(store, "_PART_BYTES", 2 * len(found[0]) - 1)
     assert [part.tolist() for part in store._parts(batch, np.arange(10))] == [[n, n + 1] for n in range(0, 10, 2)]
+
+
+class Answering:
+    """A database that gives one answer to whatever is inserted."""
+
+    write_concern = WriteConcern("majority", j=True)
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer, self.commands = answer, list[dict[str, Any]]()
+
+    def command(self, command: dict[str, Any]) -> dict[str, Any]:
+        self.commands.append(command)
+        return self.answer
+
+
+def inserted(answer: dict[str, Any]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Insert three documents, the third first; return the places of those that are there already, and the commands."""
+    ids, found = encoded([{"panel_id": name, "timestamp": NOW_MS, "power": 1} for name in "abc"])
+    batch = store.Batch("panel", {}, ids, found, np.zeros(3), np.zeros(3), [], [])
+    database = Answering(answer)
+    return store.Store(database, "test")._insert_new(batch, [2, 0, 1]), database.commands  # type: ignore[arg-type]
+
+
+def test_an_insert_is_one_command_and_tells_what_is_there_already() -> None:
+    taken, [command] = inserted({"n": 2, "writeErrors": [{"index": 0, "code": 11000, "errmsg": "duplicate"}]})
+    assert taken == [2]
+    assert (command["ordered"], command["writeConcern"]) == (False, {"w": "majority", "j": True})
+    [documents_] = command["documents"]
+    assert [found["element_id"] for found in bson.decode_all(bytes(documents_.raw))] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"n": 2}, OperationFailure),
+        ({"n": 3, "writeConcernError": {"code": 64, "errmsg": "waiting timed out"}}, WriteConcernError),
+        ({"n": 2, "writeErrors": [{"index": 1, "code": 2, "errmsg": "bad"}]}, store.Rejected),
+    ],
+)
+def test_an_insert_that_did_not_take_everything_is_an_error(answer: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        inserted(answer)
 
 
 def panel(**fields: Any) -> bytes:
