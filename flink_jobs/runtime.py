@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_result, wait_fixed
 
 from selfgen.columns import Column
 from selfgen.settings import Settings
-from stack.servers import flink_environment
+from stack.servers import CLIENT_CLASSES, ONE_TIER, flink_environment
 
 if TYPE_CHECKING:
     from pyflink.table import StreamTableEnvironment, TableResult
@@ -69,9 +69,9 @@ def _table_environment(settings: Settings, name: str, mode: str, overrides: dict
     # these read the class path above when they are imported
     from pyflink.common import Configuration
     from pyflink.datastream import StreamExecutionEnvironment
-    from pyflink.java_gateway import get_gateway
     from pyflink.table import EnvironmentSettings, StreamTableEnvironment
 
+    gateway = _client(settings)
     values = {
         "pipeline.name": name,
         "execution.runtime-mode": mode.upper(),
@@ -85,7 +85,6 @@ def _table_environment(settings: Settings, name: str, mode: str, overrides: dict
     options = Configuration()
     for key, value in (values | overrides).items():
         options.set_string(key, value)
-    gateway = get_gateway()
     if settings.flink_target == "local":
         env = StreamExecutionEnvironment.get_execution_environment(options)
     else:
@@ -98,6 +97,25 @@ def _table_environment(settings: Settings, name: str, mode: str, overrides: dict
     table_settings = EnvironmentSettings.new_instance().with_configuration(options)
     table_settings = table_settings.in_batch_mode() if mode == "batch" else table_settings.in_streaming_mode()
     return StreamTableEnvironment.create(env, table_settings.build())
+
+
+def _client(settings: Settings) -> Any:
+    """Return the gateway to the client's Java, which starts from archived classes if it does not run yet.
+
+    Its code runs for a moment only and is compiled quickly rather than well, unless the job runs in it.
+    """
+    from pyflink.java_gateway import get_gateway
+
+    options = [f"-XX:SharedArchiveFile={settings.jars_dir / CLIENT_CLASSES}", "-Xlog:disable"]
+    if settings.flink_target == "remote":
+        options.append(ONE_TIER)
+    given = os.environ.get("JVM_ARGS", "")
+    os.environ["JVM_ARGS"] = " ".join([*options, given])
+    try:
+        return get_gateway()
+    finally:
+        # not for servers that this process may start
+        os.environ["JVM_ARGS"] = given
 
 
 def await_end(submitted: TableResult) -> None:

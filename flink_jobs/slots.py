@@ -14,8 +14,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -338,6 +340,7 @@ def slot_writer(
             from couchbase_admin.registry import Registry
             from selfgen.clients import mongo
 
+            Thread(target=import_libraries, daemon=True).start()
             self.registry = Registry(settings)
             self.client = mongo.connect(settings)
 
@@ -367,6 +370,12 @@ def slot_writer(
             yield (len(slots),)
 
     return udtf(WriteSlots(), result_types=[DataTypes.BIGINT()])
+
+
+def import_libraries() -> None:
+    """Import what slots are made with: it takes some seconds, in which the first readings come."""
+    for name in ("selfgen.expected", "pvanalytics"):
+        import_module(name)
 
 
 def by_elements(readings: pd.DataFrame, most: int = MOST_READINGS) -> list[pd.DataFrame]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flink_jobs import incidents
 from flink_jobs.incidents import PANELS
 from flink_jobs.reports import Staged, Work, arguments, load
 from flink_jobs.reports import stage as stage_files
-from flink_jobs.slots import HOUR, PANEL
+from flink_jobs.slots import HOUR, PANEL, milliseconds
 from selfgen import lake, running_sums
 from selfgen.calendar import HOUR_MS
 from selfgen.columns import ACCUMULATORS, DATASOURCES, DIFFERENCES
@@ -63,33 +63,38 @@ def reports(folder: Path, start: datetime, end: datetime) -> Iterator[pd.DataFra
     start, end : datetime
         UTC hours of one day, `[start, end)`.
     """
-    energies = lru_cache(maxsize=512)(lambda hour: running_sums.slots(folder, PANEL.kind, hour, hour + HOUR))
     sums = running_sums.before(folder, PANEL.kind, day_of(start))
     earlier = running_sums.slots(folder, PANEL.kind, day_of(start), start)
     while start < end:
         rows = max(lake.count_rows(folder, PANEL.kind, start), 1)
         until = min(start + max(MOST_ROWS // rows, 1) * HOUR, end)
         table = lake.read(folder, PANEL.kind, start, until, COLUMNS)
-        start = until
+        begin, start = start, until
         if not table.num_rows:
             continue
         piece = table.to_pandas()
         now = piece.rename(columns=running_sums.SLOT)[list(running_sums.SLOT.values())]
         day = pd.concat([earlier, now], ignore_index=True) if len(earlier) else now
         added = accumulators(day, sums).iloc[len(earlier) :].set_index(piece.index)
-        compared = differences(now, _referred(energies, piece))
+        compared = differences(now, _referred(folder, begin, until, piece))
         earlier = day
         references = [f"reference_{name}" for name in DIFFERENCES]
         yield pd.concat([piece.drop(columns=references).rename(columns=NAMES), added, compared], axis=1)
 
 
-def _referred(energies: Any, piece: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the slots that rows compare with; the hours that hold them are read, and no others."""
+def _referred(folder: Path, start: datetime, end: datetime, piece: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the slots outside `[start, end)` that its rows compare with; of no other hours is anything read."""
     starts = np.concatenate([piece[f"reference_{name}"].dropna().to_numpy(np.int64) for name in DIFFERENCES])
     hours = np.unique(starts // HOUR_MS)
-    found = [energies(datetime.fromtimestamp(int(hour) * HOUR_MS / 1000, UTC)) for hour in hours]
+    hours = hours[(hours < milliseconds(start) // HOUR_MS) | (hours >= milliseconds(end) // HOUR_MS)]
+    spans = np.split(hours, np.flatnonzero(np.diff(hours) > 1) + 1)
+    found = [running_sums.slots(folder, PANEL.kind, _moment(s[0]), _moment(s[-1] + 1)) for s in spans if len(s)]
     found = [rows for rows in found if len(rows)]
     return pd.concat(found, ignore_index=True) if found else None
+
+
+def _moment(hour: int) -> datetime:
+    return datetime.fromtimestamp(int(hour) * HOUR_MS / 1000, UTC)
 
 
 def frames(settings: Settings, registry: Any, folder: Path, piece: Work) -> Iterator[pd.DataFrame]:

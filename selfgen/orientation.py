@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pvlib
-from scipy import stats
 
 from selfgen.columns import LIGHT_SUMS
 from selfgen.horizon import Profile, Profiles, in_sight
@@ -315,6 +314,8 @@ def _upwards(vectors: Float64) -> Float64:
 
 def _loss(year: Year, towards: Float64, energy: Float64) -> Float64:
     """Return what share of the year's energy planes lose at most, in nine cases of ten."""
+    from scipy import stats  # takes half a second, which who only wants the usual plane need not wait for
+
     spread = _spread(year, towards)
     length = (_resultant(year.light, towards) * towards).sum(axis=-1)
     variances = np.linalg.eigvalsh(spread)

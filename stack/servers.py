@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 JVM = ("-XX:+UseSerialGC", "-Duser.timezone=UTC", "-Dfile.encoding=UTF-8")
 #: A JVM with one JIT tier starts sooner.
 ONE_TIER = "-XX:TieredStopAtLevel=1"
+#: The classes that a client of Flink loads, as Java keeps them in memory, below `jars_dir`; of other jars, or for
+#: another Java, it is ignored.
+CLIENT_CLASSES = "flink/client.jsa"
 DRUID_JVM = (
     "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",

@@ -13,10 +13,22 @@ from tenacity import retry, stop_after_delay, wait_fixed
 from selfgen.settings import PORT_OFFSETS
 from stack import lifecycle
 from stack.errors import StackError
+from stack.install import install
 from stack.programs import WIND_JOBS
-from stack.servers import SERVERS
+from stack.servers import CLIENT_CLASSES, SERVERS
 from stack.supervisor import leftovers
 from tests.ports import free_port_base
+
+#: A program that starts a client of Flink, and says which archives of classes its Java has mapped.
+CLIENT = """
+import psutil
+from flink_jobs import runtime
+from selfgen.settings import get_settings
+
+runtime.batch(get_settings(), "any")
+[java] = psutil.Process().children()
+print(*(mapped.path for mapped in java.memory_maps() if mapped.path.endswith(".jsa")))
+"""
 
 
 def selfgen(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -143,3 +155,13 @@ def test_data_are_there_again_after_down_and_up(stack):
     stack.down("mongodb")
     stack.up("mongodb")
     assert mongo.database(stack.settings)["kept"].find_one({"_id": 1})["value"] == 42
+
+
+@pytest.mark.parametrize("target", ["remote", "local"])
+def test_a_client_of_flink_starts_from_archived_classes(lean, target):
+    install(lean)
+    lifecycle.prepare(lean, SERVERS["jobmanager"])
+    environment = os.environ | lean.environment() | {"SELFGEN_FLINK_TARGET": target}
+    done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True, env=environment, check=True)
+    assert str(lean.jars_dir / CLIENT_CLASSES) in done.stdout.split()
+    assert len(done.stdout.splitlines()) == 1  # Java says nothing of it
