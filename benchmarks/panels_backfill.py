@@ -93,7 +93,7 @@ def timed_backfill(settings: Settings, start: datetime, end: datetime) -> float:
     """Return how long reports and alarms take from the lake to Druid, s."""
     began = time.monotonic()
     with Loading(settings) as loading:
-        for part in runner.parts([(milliseconds(start), milliseconds(end))]):
+        for part in runner.to_load([(milliseconds(start), milliseconds(end))]):
             loading.put(write_panel.stage(settings, *runner.moments(part)), lambda _rows: None)
     return time.monotonic() - began
 

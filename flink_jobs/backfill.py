@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flink_jobs import pending
 from flink_jobs.reports import Loading
-from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, note_moves, parts, settled, stale
+from flink_jobs.runner import SUBJECTS, Subject, mark_panels, moments, note_moves, parts, settled, stale, to_load
 from flink_jobs.slots import LIGHT, hand_over_marks, milliseconds
 from selfgen import lake, recompute
 from selfgen.settings import Settings
@@ -100,22 +100,22 @@ def run(
             done = json.loads(note.read_text())
         resumed, todo = done["computed"], parts([span])
         for number, part in enumerate(todo[resumed:], resumed):
-            progress(number, 2 * len(todo), f"{subject.rich.NAME}: {_told(part)}")
+            progress(number, len(todo) + len(to_load([span])), f"{subject.rich.NAME}: {_told(part)}")
             subject.rich.run(settings, [moments(part)])
             pending.write_note(note, {"computed": number + 1})
 
         # only now: what meters counted in an outage is told by the part in which they are heard again
         changed = [list(part) for part in pending.noted(settings, kind)]
         depend = recompute.hours(stale(settings, kind))
-        write = parts(recompute.ranges({*recompute.hours([span]), *depend}))
-        if done.get("changed") != changed:
+        write = to_load(recompute.ranges({*recompute.hours([span]), *depend}))
+        if (done.get("changed"), done.get("parts")) != (changed, len(write)):
             done = {"written": 0, "rows": {}}
         written, rows = done["written"], Counter(done["rows"])
+        state = {"computed": len(todo), "changed": changed, "parts": len(write)}
 
         def loaded(number: int, of_part: dict[str, int]) -> None:
             rows.update(of_part)
-            state = {"computed": len(todo), "changed": changed, "written": number + 1, "rows": rows}
-            pending.write_note(note, state)
+            pending.write_note(note, {**state, "written": number + 1, "rows": rows})
 
         steps = len(todo) + len(write)
         for number, part in enumerate(write[written:], written):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CATCH_UP_HOURS = 31 * 24
 #: What is staged at once: a month, so that the start of a job is little beside its work.
 PART_MS = 31 * DAY_MS
+#: Of which the first is shorter, so that Druid soon has something to do.
+FIRST_MS = 7 * DAY_MS
 #: From this on a range's whole days are parts of their own, which Druid keeps by day (`clients.druid.replace`).
 WHOLE_DAYS_MS = 7 * DAY_MS
 
@@ -134,7 +136,7 @@ def run_pass(
         # also where the slots stayed as they were: whose silence is told follows from the registry
         write = stale(settings, kind, recompute.hours(todo.compute))
         with reports.Loading(settings) as loading:
-            for part in parts(write):
+            for part in to_load(write):
                 _check(stop)
                 say(f"{kind}: replaces {_told([part])} in Druid")
                 loading.put(subject.write.stage(settings, *moments(part)), rows.update)
@@ -183,6 +185,15 @@ def parts(ranges: Iterable[recompute.Range]) -> list[recompute.Range]:
         for low, high in _at_midnights(whole)
         for start in range(low, high, PART_MS)
     ]
+
+
+def to_load(ranges: Iterable[recompute.Range]) -> list[recompute.Range]:
+    """Return ranges in parts as they are loaded: of the first one Druid is given the first days by themselves."""
+    found = parts(ranges)
+    if found and found[0][1] - found[0][0] > FIRST_MS:
+        (low, high), *later = found
+        found = [(low, low + FIRST_MS), (low + FIRST_MS, high), *later]
+    return found
 
 
 def _at_midnights(whole: recompute.Range) -> list[recompute.Range]:

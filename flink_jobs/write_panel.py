@@ -117,7 +117,7 @@ def work(start: datetime, end: datetime) -> list[Work]:
 def stage(settings: Settings, start: datetime, end: datetime) -> Staged:
     """Make the reports and alarms of the UTC hours `[start, end)`; the lake's lock is held."""
     todo = work(start, end)
-    for _, low, _ in todo:
+    for _, low, _ in reversed(todo):  # the last day's are made of those of the days before it, which are kept
         # here, and not by a worker: one that a killed run left behind must not keep sums of what was there before
         running_sums.before(settings.lake_dir, PANEL.kind, day_of(low))
     keep = partial(lake.adopt, settings.lake_dir, PANELS.name)

@@ -538,8 +538,8 @@ def _follow(
     kept = pd.DataFrame({name: values[last & (is_open | (run > 0))] for name, values in now.items()}).assign(
         code=alarm.code
     )
-    ended = _ended(slots.iloc[place], now, state, first & ~begins, np.flatnonzero(first)[left_open])
-    events = _events(slots.iloc[place], now, raised, cleared, ended)
+    ended = _ended(slots, place, now, state, first & ~begins, np.flatnonzero(first)[left_open])
+    events = _events(slots, place, now, raised, cleared, ended)
     if alarm.loses:
         events["power_low"] = events["wanted"] - events["produced"]
     after = pd.concat([state[~state["element_id"].isin(elements)], kept], ignore_index=True)
@@ -547,19 +547,27 @@ def _follow(
 
 
 def _events(
-    slots: pd.DataFrame, now: dict[str, npt.NDArray[Any]], raised: Bool, cleared: Bool, ended: pd.DataFrame
+    slots: pd.DataFrame,
+    place: Int64,
+    now: dict[str, npt.NDArray[Any]],
+    raised: Bool,
+    cleared: Bool,
+    ended: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return what is raised and cleared, with the numbers of its incident, after what ended with its owner."""
+    """Return what is raised and cleared, with the numbers of its incident, after what ended with its owner.
+
+    `place` says where the slots that told something are among all.
+    """
     said = raised | cleared
     numbers = {name: now[name][said] for name in ("started", "count", "bad_run")}
     energies = {name: now[name][said] / _MWH for name in _LOSSES}
     state = np.where(raised, "raised", "cleared")[said]
-    events = slots[said].assign(state=state, handed=False, **numbers, **energies)
+    events = slots.iloc[place[said]].assign(state=state, handed=False, **numbers, **energies)
     return pd.concat([ended, events]) if len(ended) else events
 
 
 def _ended(
-    slots: pd.DataFrame, now: dict[str, npt.NDArray[Any]], state: pd.DataFrame, moved: Bool, new: Int64
+    slots: pd.DataFrame, place: Int64, now: dict[str, npt.NDArray[Any]], state: pd.DataFrame, moved: Bool, new: Int64
 ) -> pd.DataFrame:
     """Return the events that end incidents whose element somebody else has now, from that one's first slots.
 
@@ -567,6 +575,8 @@ def _ended(
 
     Parameters
     ----------
+    place : array
+        Where the slots that told something are among all.
     moved : array
         The slots with which another owner than that of the slot before begins.
     new : array
@@ -581,7 +591,7 @@ def _ended(
     blank = dict.fromkeys((column.name for column in ENRICHMENT if column.name in slots), None)
     numbers = {name: left[name].to_numpy() for name in ("started", "count", "bad_run")}
     energies = {name: left[name].to_numpy() / _MWH for name in _LOSSES}
-    ends: pd.DataFrame = slots.iloc[np.r_[new, follows]].assign(**blank, state="cleared", handed=True)
+    ends: pd.DataFrame = slots.iloc[place[np.r_[new, follows]]].assign(**blank, state="cleared", handed=True)
     return ends.assign(client_id=owner, **numbers, **energies)
 
 

@@ -66,6 +66,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 EVERY = [runner.moments(part) for part in runner.parts([(milliseconds(START), milliseconds(END))])]
+LOADED = [runner.moments(part) for part in runner.to_load([(milliseconds(START), milliseconds(END))])]
 
 
 def test_parts_cover_the_range_in_order() -> None:
@@ -80,6 +81,15 @@ def test_a_long_range_is_cut_at_midnights() -> None:
     assert runner.parts([(-hour, 7 * day + hour)]) == [(-hour, 0), (0, 7 * day), (7 * day, 7 * day + hour)]
     assert runner.parts([(-hour, 7 * day - hour)]) == [(-hour, 7 * day - hour)]
     assert runner.parts([(0, 8 * day)]) == [(0, 8 * day)]
+
+
+def test_druid_is_given_the_first_days_soon_and_then_months() -> None:
+    day = 86_400_000
+    assert runner.to_load([]) == []
+    assert runner.to_load([(0, 7 * day)]) == [(0, 7 * day)]
+    assert runner.to_load([(0, 8 * day)]) == [(0, 7 * day), (7 * day, 8 * day)]
+    assert LOADED[2:] == EVERY[1:]
+    assert LOADED[:2] == [(START, START + timedelta(days=7)), (START + timedelta(days=7), EVERY[0][1])]
 
 
 def test_while_druid_takes_in_a_part_the_next_one_is_made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,22 +125,22 @@ def test_nothing_is_loaded_after_an_error(settings: Settings, monkeypatch: pytes
 @pytest.mark.parametrize("killed", ["rich", "write"])
 def test_after_a_kill_only_what_was_not_done_is_done(settings: Settings, jobs: Subject, killed: str) -> None:
     every = EVERY
-    getattr(jobs, killed).kill_at = every[4][0]
+    getattr(jobs, killed).kill_at = (EVERY if killed == "rich" else LOADED)[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)
     assert jobs.rich.did == (every[:4] if killed == "rich" else every)
-    assert jobs.write.did == ([] if killed == "rich" else every[:4])
+    assert jobs.write.did == ([] if killed == "rich" else LOADED[:4])
     assert pending.noted(settings, "panel")
     steps: list[int] = []
     done = backfill.run(settings, "panel", jobs, START, END, progress=lambda done, _steps, _text: steps.append(done))
-    assert jobs.rich.did == jobs.write.did == every
+    assert (jobs.rich.did, jobs.write.did) == (every, LOADED)
     resumed = 4 if killed == "rich" else len(every)
-    assert done == {"rows": {"panel_report": 10 * len(every)}, "parts": len(every), "resumed": resumed, "mended": 0}
+    assert done == {"rows": {"panel_report": 10 * len(LOADED)}, "parts": len(every), "resumed": resumed, "mended": 0}
     assert pending.noted(settings, "panel") == []
-    assert steps == [*range(4 if killed == "rich" else len(every) + 4, 2 * len(every) + 1)]
+    assert steps == [*range(4 if killed == "rich" else len(every) + 4, len(every) + len(LOADED) + 1)]
     # this one begins at its beginning, once it was whole
     backfill.run(settings, "panel", jobs, START, END)
-    assert jobs.write.did == [*every, *every]
+    assert jobs.write.did == [*LOADED, *LOADED]
 
 
 def test_what_depends_on_the_range_is_replaced_too_as_far_as_it_was_computed(settings: Settings, jobs: Subject) -> None:
@@ -173,18 +183,18 @@ def test_a_part_that_changes_an_earlier_one_is_computed_before_that_is_replaced(
     jobs.write.stage = lambda settings, *part: (events.append(("write", part)), stage(settings, *part))[1]
     events: list[tuple[str, Any]] = []
     backfill.run(settings, "panel", jobs, START, END)
-    assert events == [*(("rich", part) for part in EVERY), *(("write", part) for part in EVERY)]
+    assert events == [*(("rich", part) for part in EVERY), *(("write", part) for part in LOADED)]
 
 
 def test_what_was_replaced_before_a_kill_is_replaced_again_if_the_lake_changed_since(
     settings: Settings, jobs: Subject
 ) -> None:
-    jobs.write.kill_at = EVERY[4][0]
+    jobs.write.kill_at = LOADED[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)
     pending.add(settings, "panel", [milliseconds(END + 40 * HOUR)])
     backfill.run(settings, "panel", jobs, START, END)
-    assert jobs.write.did == [*EVERY[:4], *EVERY]
+    assert jobs.write.did == [*LOADED[:4], *LOADED]
 
 
 def test_the_past_of_who_had_a_silent_element_is_told_anew(
@@ -212,12 +222,11 @@ def test_the_past_of_who_had_a_silent_element_is_told_anew(
 
 
 def test_again_begins_anew(settings: Settings, jobs: Subject) -> None:
-    every = EVERY
-    jobs.write.kill_at = every[4][0]
+    jobs.write.kill_at = LOADED[4][0]
     with pytest.raises(Killed):
         backfill.run(settings, "panel", jobs, START, END)
     backfill.run(settings, "panel", jobs, START, END, again=True)
-    assert jobs.write.did == [*every[:4], *every]
+    assert jobs.write.did == [*LOADED[:4], *LOADED]
 
 
 def test_hours_that_are_not_over_are_not_computed() -> None:
