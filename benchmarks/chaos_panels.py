@@ -382,6 +382,9 @@ def compared(
         for line in found[:3]:
             print(f"{name}: {line}", file=sys.stderr)
     zones = len({client.time_zone for client in made.clients})
+    told = computed.assign(by_rdtools=panel_oracle.by_rdtools(computed, made.readings, plan.max_gap_s))
+    told = reported.merge(told[told["by_rdtools"].notna()], on=["panel_id", "start"], suffixes=("", "_computed"))
+    apart = ~np.isclose(told["power_gen"], told["by_rdtools"], rtol=EXACT, atol=EXACT)
     return [
         Figure("messages", sum(map(len, sent.values())), "messages"),
         Figure("panels", plan.panels, "panels"),
@@ -389,6 +392,8 @@ def compared(
         Figure("rows of panel_report", len(reported), "rows", bar=("==", len(computed))),
         Figure("rows of one side only", total.pop("rows"), "rows", bar=("==", 0)),
         *(Figure(f"{name} differs", count, "rows", bar=("==", 0)) for name, count in total.items()),
+        Figure("rows of which rdtools tells the energy", len(told), "rows", bar=(">=", 1)),
+        Figure("another energy than rdtools'", int(apart.sum()), "rows", bar=("==", 0)),
         Figure("rows with expected energy", int(computed["expected_gen"].gt(0).sum()), "rows", bar=(">=", 1)),
         Figure("rows with a difference to last month", int(computed["diff_last_month"].count()), "rows", bar=(">=", 1)),
         Figure("rows with spread backlog", int(computed["estimated_gen"].gt(0).sum()), "rows", bar=(">=", 1)),

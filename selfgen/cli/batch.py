@@ -42,6 +42,7 @@ def watch(
     After having been down it catches up. Several may run: one works on a kind at a time. SIGTERM or Ctrl-C ends it
     after the job at hand; nothing is lost by killing it.
     """
+    from selfgen.schedule import repeat
     from selfgen.settings import get_settings
     from selfgen.stopping import stop_event
 
@@ -49,16 +50,19 @@ def watch(
     stop = stop_event()
     kinds = [one.value for one in Kind if one is not Kind.ALL and kind in (one, Kind.ALL)]
     with reported():
-        while True:
-            failed = [one for one in kinds if not _catch_up(settings, one, stop, json)]
-            if once:
-                if stop.is_set():
-                    fail("stopped; the next run does what is left", 143)
-                if failed:
-                    fail(f"not done: {', '.join(failed)}; the next run does it")
-                return
-            if stop.wait(settings.batch_poll_s):
-                return
+        if not once:
+            repeat(lambda: _pass(settings, kinds, stop, json), settings.batch_poll_s, stop)
+            return
+        failed = _pass(settings, kinds, stop, json)
+        if stop.is_set():
+            fail("stopped; the next run does what is left", 143)
+        if failed:
+            fail(f"not done: {', '.join(failed)}; the next run does it")
+
+
+def _pass(settings: Settings, kinds: list[str], stop: Event, json: bool) -> list[str]:
+    """Do all that is to be done now; return the kinds of which it was not done."""
+    return [kind for kind in kinds if not _catch_up(settings, kind, stop, json)]
 
 
 def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:

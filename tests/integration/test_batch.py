@@ -276,6 +276,27 @@ def test_a_second_runner_waits_and_finds_nothing_to_do(plant: Plant) -> None:
     assert "another run" in said[0]
 
 
+def test_it_goes_on_by_itself_until_it_is_asked_to_end(plant: Plant) -> None:
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("selfgen")), "batch", "watch", "panel", "--json"],
+        env=plant.settings.environment() | {"SELFGEN_BATCH_POLL_S": "0.2", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    for minute in (68, 72):
+        plant.land(plant.reading("batch-p2", plant.first + timedelta(minutes=minute), 777.5))
+        done = json.loads(process.stdout.readline())
+        assert (done["kind"], done["changed"]) == ("panel", 1)
+        while mongo.dirty_hours(plant.settings, "panel", round(plant.end.timestamp() * 1000)):
+            assert process.poll() is None
+            threading.Event().wait(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    after = plant.rows()
+    assert plant.from_nothing() == after
+
+
 def test_a_reading_sent_again_after_its_hour_expired_empties_nothing(plant: Plant) -> None:
     before = plant.rows()
     database = mongo.database(plant.settings)
