@@ -12,7 +12,7 @@ from typing import Any
 def repeat(work: Callable[[], object], every_s: float, stop: Event) -> None:
     """Have work done now and each `every_s`, here and one at a time, until `stop` is set; raise what it raises.
 
-    Where it takes longer, what was due meanwhile is done once, afterwards. What is at work when `stop` is set, ends.
+    Where it takes longer, what was due meanwhile is done once, afterwards. Work at hand when `stop` is set ends first.
     """
     from apscheduler.events import EVENT_JOB_ERROR, EVENT_SCHEDULER_STARTED
     from apscheduler.executors.debug import DebugExecutor
