@@ -147,7 +147,7 @@ def duration(milliseconds: float) -> str:
     for unit, length in (("d", 864_000), ("h", 36_000), ("m", 600)):
         count, tenths = divmod(tenths, length)
         words += f"{count}{unit} " * bool(count)
-    return words + f"{tenths / 10:g}s"
+    return words + f"{tenths / 10:g}s" if tenths or not words else words.rstrip()
 
 
 def _client(client: Client) -> dict[str, Any]:
