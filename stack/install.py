@@ -133,6 +133,7 @@ def _archive_classes(settings: Settings) -> None:
     """Have a client of Flink leave the classes that it loaded; a client that runs keeps the archive it has opened."""
     archive = settings.jars_dir / CLIENT_CLASSES
     made = archive.with_suffix(".unfinished")
+    made.unlink(missing_ok=True)  # what a killed attempt left
     command = [sys.executable, "-m", f"stack.{CLASSES}", str(made)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0 or not made.exists():
