@@ -16,11 +16,11 @@ import numpy as np
 from playwright.sync_api import Page, Response
 
 from benchmarks.browser import open_page, page_of, read
-from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, take_in
+from benchmarks.dashboards import CHART_MS, COMPACTED, DATASOURCE, make, p95, stored_bytes, take_in
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack
-from selfgen.clients import druid, superset
-from selfgen.columns import DATASOURCES
+from selfgen.clients import druid, druid_storage, superset
+from selfgen.columns import DATASOURCES, ROLLED_UP
 from selfgen.settings import Settings
 
 DAYS, OPENED, TURNS = 365, 5, 10
@@ -41,13 +41,25 @@ def run(settings: Settings) -> list[Figure]:
     with own_stack(settings, "dashboard_page", "druid", "superset") as own:
         database, files = make(own.build_dir, start, DAYS)
         database.close()
-        rows = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED).rows
+        taken = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED)
+        stored = [Figure("rows", taken.rows, "rows"), Figure("taken in", round(taken.rows / taken.seconds), "rows/s")]
+        stored += [Figure("bytes of a row", round(stored_bytes(own, DATASOURCE) / taken.rows, 1), "bytes")]
+        for name in ROLLED_UP:
+            stored += rolled_up(own, name, start, today, taken.rows)
         others(own, today - timedelta(hours=2))
         superset.apply(own)
         errors: list[str] = []
         with page_of(own, errors) as page:
             figures = [figure for slug in DASHBOARDS for figure in measured(own, page, f"selfgen-{slug}")]
-    return [Figure("rows", rows, "rows"), *figures, Figure("errors", len(errors), "", bar=("==", 0))]
+    return [*stored, *figures, Figure("errors", len(errors), "", bar=("==", 0))]
+
+
+def rolled_up(settings: Settings, name: str, start: datetime, end: datetime, rows: int) -> Iterator[Figure]:
+    """Sum the rows up by day, and yield how fast that was and what it takes of the disk for each of them."""
+    made = druid.roll_up(settings, name, start, end, timeout=1200)
+    yield Figure(f"{name}: made of", round(made.rows / made.seconds), "rows/s")
+    yield Figure(f"{name}: bytes for each of them", round(stored_bytes(settings, name) / rows, 1), "bytes")
+    yield Figure(f"{name}: rows", druid_storage.status(settings)[name]["rows"], "rows")
 
 
 def others(settings: Settings, hour: datetime) -> None:
@@ -55,7 +67,7 @@ def others(settings: Settings, hour: datetime) -> None:
     at = {"timestamp": round(hour.timestamp() * 1000), "client_id": "C0001", "name": "Company 1", "panel_id": "P00001"}
     incident = at | {"code": "no_power", "severity": "critical", "text_alarm": "Nothing produced", "power_low": 500.0}
     for name in DATASOURCES:
-        if name == DATASOURCE:
+        if name in {DATASOURCE, *ROLLED_UP}:
             continue
         alarm = [incident | {"state": state} for state in ("raised", "cleared")]
         file = settings.build_dir / f"{name}.json"

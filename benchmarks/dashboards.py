@@ -249,7 +249,7 @@ def _year(settings: Settings, database: duckdb.DuckDBPyConnection, files: list[P
     theirs = ask(lambda sql: database.execute(sql).fetchall(), "year", DAYS, TURNS, of_druid=False)
     for chart, took in ours.items():
         yield Figure(f"{chart}, 95 of 100 within", p95(took), "ms", p95(theirs[chart]), ("<=", CHART_MS))
-    size = _bytes(settings, "year") / year.rows
+    size = stored_bytes(settings, "year") / year.rows
     yield Figure("a row in Druid", round(size, 1), "bytes", round(json_bytes(database, settings.build_dir), 1))
     together, errors = analysts(settings, "year", DAYS)
     yield Figure(f"{ANALYSTS} analysts for {ANALYSTS_S} s, 95 of 100 within", p95(together), "ms")
@@ -262,7 +262,7 @@ def _layouts(settings: Settings, month: list[Path]) -> Iterator[Figure]:
         name, days = f"month_{number}", 31
         take_in(settings, name, month, START, days, layout)
         took = ask(lambda sql: druid.query(settings, sql), name, days, 5, of_druid=True)
-        size = _bytes(settings, name)
+        size = stored_bytes(settings, name)
         druid.coordinator(settings, "DELETE", f"datasources/{name}")
         rows = PANELS * days * 24
         every = [one for each in took.values() for one in each]
@@ -271,6 +271,7 @@ def _layouts(settings: Settings, month: list[Path]) -> Iterator[Figure]:
         yield Figure(f"a month, {layout.name}: a row", round(size / rows, 1), "bytes")
 
 
-def _bytes(settings: Settings, name: str) -> int:
+def stored_bytes(settings: Settings, name: str) -> int:
+    """Return the size of a data source's segments."""
     sql = 'SELECT SUM("size") AS n FROM sys.segments WHERE datasource = %(name)s AND is_active = 1'
     return int(druid.query(settings, sql, {"name": name})[0]["n"])

@@ -65,6 +65,20 @@ LIGHT_SUMS = ("beam_east", "beam_north", "beam_up", "sky", "clear_beam", "clear_
 #: What is kept beside them of slots under a clear sky (`selfgen.soiling`), Wh/m²: measured, and by the model of it.
 CLEAR_SUMS = ("under_clear", "of_clear")
 
+#: What a local day adds up of its slots: `completeness` and the slots that have one (`reported`), and of each
+#: difference also the energy of the slots that have it.
+DAY_SUMS = (
+    Column("power_gen", "double", "Energy", "Wh"),
+    Column("expected_gen", "double", "Expected energy", "Wh"),
+    Column("estimated_gen", "double", "Energy spread over gaps", "Wh"),
+    Column("judged_gen", "double", "Energy that is judged", "Wh"),
+    Column("judged_expected", "double", "Energy expected of it", "Wh"),
+    *(Column(f"diff_last_{name}", "double", f"Change from last {name}", "Wh") for name in DIFFERENCES),
+    *(Column(f"compared_{name}", "double", f"Energy that is compared with last {name}", "Wh") for name in DIFFERENCES),
+    Column("completeness", "double", "Sum of the slots' completeness"),
+    Column("reported", "long", "Slots with a completeness"),
+)
+
 DATASOURCES: dict[str, tuple[Column, ...]] = {
     "panel_report": (
         Column("panel_id", "string", "Panel"),
@@ -79,6 +93,24 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
         Column("performance_ratio", "double", "Performance ratio"),
         Column("completeness", "double", "Completeness"),
         Column("samples", "long", "Samples"),
+    ),
+    # sums of panel_report's rows, for each panel and local day; of the rest only what people group and filter by
+    "panel_day": (
+        Column("panel_id", "string", "Panel"),
+        Column("client_id", "string", "Client id"),
+        Column("client", "string", "Client"),
+        Column("postal_code", "string", "Postal code"),
+        Column("province", "string", "Province, or the time zone elsewhere"),
+        Column("area", "string", "Area"),
+        Column("client_type", "string", "Client type"),
+        Column("model", "string", "Model"),
+        Column("latitude", "double", "Latitude", "°"),
+        Column("longitude", "double", "Longitude", "°"),
+        Column("local_date", "string", "Local date"),
+        Column("local_month", "string", "Local month"),
+        Column("local_clock", "long", "Local midnight as if it were UTC", "ms"),
+        *DAY_SUMS,
+        Column("power_max", "double", "Greatest power", "W"),
     ),
     "panel_alarm": (Column("panel_id", "string", "Panel"), *ENRICHMENT, *_ALARM),
     "sensor_report": (
@@ -137,9 +169,10 @@ DATASOURCES: dict[str, tuple[Column, ...]] = {
     ),
 }
 
-#: Loaded from Kafka as they come, or by the hour from files.
+#: Loaded from Kafka as they come, by the hour from files, or made by Druid of another one's rows.
 STREAMED = ("wind_report", "wind_alarm", "topic_performance")
 BATCHED = ("panel_report", "panel_alarm", "sensor_report", "sensor_alarm", "light_surface")
+ROLLED_UP = {"panel_day": "panel_report"}
 
 
 def names(datasource: str) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ druid = typer.Typer(
     help="Druid: supervisors, compaction and retention of druid_specs/, and how they are.", no_args_is_help=True
 )
 
+From = Annotated[str, typer.Option("--from", help="First UTC hour of the range, such as 2026-11-22T00")]
+To = Annotated[str, typer.Option("--to", help="UTC hour after the last of the range")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -72,6 +74,36 @@ def diff(as_json: AsJson = False) -> None:
                     out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     if any(lines for by_datasource in changes.values() for lines in by_datasource.values()):
         raise typer.Exit(1)
+
+
+@druid.command("roll-up")
+def roll_up(start: From, end: To) -> None:
+    """Sum a range's rows up by day again, where Druid has them since before there were such sums.
+
+    The hourly jobs do so themselves for what they replace.
+    """
+    from flink_jobs.runner import moments, parts
+    from selfgen import lake
+    from selfgen.calendar import parse_hour
+    from selfgen.clients import druid as client
+    from selfgen.columns import ROLLED_UP
+    from selfgen.settings import get_settings
+
+    settings = get_settings()
+    with _reported():
+        try:
+            first, last = parse_hour(start), parse_hour(end)
+        except ValueError as error:
+            raise CommandError(f"{error}; write an hour as 2026-11-22T07") from error
+        if first >= last:
+            raise CommandError("give --from and a later --to")
+        span = (round(first.timestamp() * 1000), round(last.timestamp() * 1000))
+        with lake.exclusive(settings.lake_dir, "panel"):
+            for datasource in ROLLED_UP:
+                for low, high in map(moments, parts([span])):
+                    made = client.roll_up(settings, datasource, low, high)
+                    told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC: of {made.rows:,} rows"
+                    out.print(f"{datasource} {told}", highlight=False)
 
 
 @druid.command()

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, ROLLED_UP, STREAMED
 from selfgen.derived import EXPRESSIONS
 from selfgen.settings import ROOT, Settings
 
@@ -147,6 +147,20 @@ def replace_spec(
     spec["spec"]["ioConfig"] |= (
         {"inputSource": {"type": "local", "files": [str(file.resolve()) for file in files]}} if files else _NO_ROWS
     )
+    return spec
+
+
+def roll_up_spec(datasource: str, start: datetime, end: datetime, task_id: str) -> dict[str, Any]:
+    """Return the batch task that makes a rolled-up data source's rows of the UTC days `[start, end)` anew."""
+    spec = read_spec(datasource)
+    spec["id"] = task_id
+    interval = f"{_iso(start)}/{_iso(end)}"
+    schema = spec["spec"]["dataSchema"]
+    schema["timestampSpec"]["column"] = "__time"
+    schema["granularitySpec"]["intervals"] = [interval]
+    ingestion = spec["spec"]["ioConfig"]
+    ingestion["inputSource"] = {"type": "druid", "dataSource": ROLLED_UP[datasource], "interval": interval}
+    del ingestion["inputFormat"]
     return spec
 
 
@@ -294,6 +308,57 @@ def replace(
         raise DruidError(f"Druid's task {task_id} wrote {written} rows of {rows}: does its indexer see the files?")
     _await_queryable(settings, datasource, start, end, written, deadline)
     return Replacement(task_id, written, time.monotonic() - began)
+
+
+def roll_up(
+    settings: Settings, datasource: str, start: datetime, end: datetime, *, timeout: float = 600.0
+) -> Replacement:
+    """Make a rolled-up data source's rows of all UTC days of `[start, end)` anew of the rows that queries now see.
+
+    It replaces whole days, so that it gives the same however often and in whichever parts its source is replaced.
+
+    Returns
+    -------
+    Replacement
+        Its `rows` are those of the source.
+
+    Raises
+    ------
+    TaskFailed
+        With the task's own message. The days are as they were.
+    DruidError
+        If the task did not read all rows of the days, or the new ones were not served in time.
+    """
+    low, high = _whole_days(start, end)
+    source = ROLLED_UP[datasource]
+    rows = _count(settings, source, low, high)
+    if not rows:  # Druid takes no input without rows
+        return replace(settings, datasource, [], low, high, timeout=timeout)
+    began = time.monotonic()
+    deadline = began + timeout
+    again = Retrying(retry=retry_if_exception_type(TaskLost), stop=stop_after_attempt(3), reraise=True)
+    task_id, read = again(
+        lambda: _run(settings, roll_up_spec(datasource, low, high, _task_id(datasource, low)), deadline)
+    )
+    if read != rows:
+        raise DruidError(f"Druid's task {task_id} read {read} rows of {source}, which has {rows}")
+    _await_queryable(settings, datasource, low, high, read, deadline)
+    return Replacement(task_id, read, time.monotonic() - began)
+
+
+def _count(settings: Settings, datasource: str, start: datetime, end: datetime) -> int:
+    sql = f"SELECT COUNT(*) AS n FROM {datasource} WHERE __time >= %(start)s AND __time < %(end)s"  # noqa: S608 - its name
+    found = query(settings, sql, {"start": start, "end": end}) if exists(settings, datasource) else [{"n": 0}]
+    return int(found[0]["n"])
+
+
+def _whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """Return the least range of whole UTC days that has a range in it."""
+    first, last = (
+        edge.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        for edge in (start, end - timedelta(microseconds=1))
+    )
+    return first, last + timedelta(days=1)
 
 
 def abandon(settings: Settings, datasources: Sequence[str], *, timeout: float = 60.0) -> None:

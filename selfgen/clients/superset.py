@@ -31,14 +31,10 @@ ASSETS = ROOT / "superset" / "assets"
 OVERVIEW = "selfgen-overview"
 
 _TIME = {"column_name": "__time", "verbose_name": "Time (UTC)", "type": "TIMESTAMP", "is_dttm": True}
-# the client's own clock, as its rows carry it: time grains and ranges on it are local hours, days, months
-_LOCAL = {
-    "column_name": "local",
-    "verbose_name": "Local time",
-    "type": "TIMESTAMP",
-    "is_dttm": True,
-    "expression": 'MILLIS_TO_TIMESTAMP("local_clock")',
-}
+_LOCAL = {"column_name": "local", "verbose_name": "Local time", "type": "TIMESTAMP", "is_dttm": True}
+# the client's own clock, by the first of these columns that rows carry: time grains and ranges on it are local hours,
+# days, months
+_CLOCKS = {"local_clock": 'MILLIS_TO_TIMESTAMP("local_clock")', "local_date": 'TIME_PARSE("local_date")'}
 _TYPES = {"string": "VARCHAR", "double": "DOUBLE", "long": "BIGINT"}
 
 __all__ = [
@@ -82,7 +78,9 @@ def dataset_column(column: Column) -> Asset:
 def dataset_columns(datasource: str) -> list[Asset]:
     """Return all columns of a data source as Superset describes them."""
     columns = [_TIME, *map(dataset_column, stored(datasource))]
-    return [*columns, _LOCAL] if any(column["column_name"] == "local_time" for column in columns) else columns
+    names = {column["column_name"] for column in columns}
+    local = [_LOCAL | {"expression": clock} for column, clock in _CLOCKS.items() if column in names]
+    return [*columns, *local[:1]]
 
 
 def read_assets(settings: Settings, folder: Path = ASSETS) -> dict[str, Asset]:

@@ -85,6 +85,7 @@ class Plant:
         return passes
 
     def rows(self) -> dict[str, list[str]]:
+        assert self.days("panel_day") == pytest.approx(self.days("panel_report"), rel=1e-12)
         return {
             name: sorted(
                 json.dumps(row, sort_keys=True)
@@ -94,6 +95,14 @@ class Plant:
             )
             for name in ("panel_report", "panel_alarm")
         }
+
+    def days(self, datasource: str) -> dict[str, float]:
+        """Return the energy of each panel, client and local day as a data source has it."""
+        sql = (
+            "SELECT panel_id || ' ' || client_id || ' ' || local_date AS k, SUM(power_gen) AS energy"
+            f" FROM {datasource} WHERE panel_id LIKE 'batch-p%' GROUP BY 1"
+        )
+        return {row["k"]: row["energy"] for row in druid.query(self.settings, sql)}
 
     def from_nothing(self) -> dict[str, list[str]]:
         shutil.rmtree(self.settings.lake_dir / "panel")

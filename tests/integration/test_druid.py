@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
+import yaml
 
 from flink_jobs import runner, write_panel
-from selfgen.clients import druid, druid_storage, kafka
+from selfgen.clients import druid, druid_storage, kafka, superset
+from selfgen.columns import DIFFERENCES
 from selfgen.settings import Settings
 from tests.integration.conftest import Stack
 
@@ -305,6 +308,93 @@ def test_what_the_performance_ratio_is_made_of_is_kept(settings: Settings, tmp_p
     sql = "SELECT panel_id, judged_gen, judged_expected FROM panel_report WHERE panel_id LIKE 'judged%'"
     found = {row["panel_id"]: (row["judged_gen"], row["judged_expected"]) for row in druid.query(settings, sql)}
     assert found == {"judged0": (pytest.approx(45.0), 50.0), "judged1": (None, None)}
+
+
+def metrics(table: str) -> dict[str, str]:
+    """Return a dataset's metrics in SQL, by name."""
+    dataset = yaml.safe_load((superset.ASSETS / "datasets" / "druid" / f"{table}.yaml").read_text())
+    return {metric["metric_name"]: metric["expression"] for metric in dataset["metrics"]}
+
+
+def by_client(settings: Settings, table: str, **ranges: datetime) -> dict[str, dict[str, Any]]:
+    """Return every metric of panels named `roll…`, of each client and month."""
+    figures = ", ".join(f'{expression} AS "{name}"' for name, expression in metrics(table).items())
+    where = "panel_id LIKE 'roll%%'"
+    if ranges:
+        where += " AND MILLIS_TO_TIMESTAMP(local_clock) >= %(start)s AND MILLIS_TO_TIMESTAMP(local_clock) < %(end)s"
+    sql = f"SELECT client || ' ' || local_month AS k, {figures} FROM {table} WHERE {where} GROUP BY 1"
+    rows = druid.query(settings, sql, ranges) if ranges else druid.query(settings, sql.replace("%%", "%"))
+    return {row.pop("k"): row for row in rows}
+
+
+def panel_rows(start: datetime, hours: int, factor: float = 1.0) -> list[dict[str, Any]]:
+    """Return reports by Madrid's clock of panels that change hands; some have nothing to compare with."""
+    rows = []
+    for hour in range(hours):
+        moment = start + hour * HOUR
+        local = moment.astimezone(ZoneInfo("Europe/Madrid"))
+        for panel in range(3):
+            energy = factor * (hour % 24 + panel / 7)
+            judged = {"performance_ratio": 0.9, "expected_gen": 1.1 * energy} if hour % 3 else {"expected_gen": None}
+            compared = {f"diff_last_{name}": energy / 9 for name in DIFFERENCES[: hour % 7]}
+            rows.append(
+                {
+                    "timestamp": milliseconds(moment),
+                    "panel_id": f"roll{panel}",
+                    "power_gen": energy,
+                    "estimated_gen": 0.5,
+                }
+                | {"client_id": f"roll{(panel + (hour > 30)) % 2}", "name": "Roll", "postal_code": f"2800{panel}"}
+                | {"local_time": local.isoformat(), "local_date": f"{local:%Y-%m-%d}", "time_zone": "Europe/Madrid"}
+                | {"power_max": energy * 2, "completeness": None if hour % 11 == 5 else (hour % 10) / 10}
+                | judged
+                | compared
+            )
+    return rows
+
+
+def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, tmp_path: Path) -> None:
+    start = datetime(2025, 9, 29, 7, tzinfo=UTC)
+
+    def agree(**ranges: datetime) -> None:
+        known = by_client(settings, "panel_report", **ranges)
+        assert by_client(settings, "panel_day", **ranges) == {
+            key: pytest.approx(row, rel=1e-12) for key, row in known.items()
+        }
+
+    def replaced(start: datetime, rows: list[dict[str, Any]], hours: int) -> None:
+        files = [write(tmp_path / "rows.json.gz", rows)] if rows else []
+        druid.replace(settings, "panel_report", files, start, start + hours * HOUR)
+        druid.roll_up(settings, "panel_day", start, start + hours * HOUR)
+        agree()
+        for day in (29, 30, 31):
+            low = datetime(2025, 9, 1, tzinfo=UTC) + timedelta(days=day - 1)
+            agree(start=low, end=low + timedelta(days=1))
+
+    replaced(start, panel_rows(start, 70), 70)
+    found = by_client(settings, "panel_day")
+    assert len(found) == 4
+    assert all(value != 0 for row in found.values() for value in row.values())
+    # again, a part of a day anew, an hour without rows any more, and everything at once
+    replaced(start, panel_rows(start, 70), 70)
+    replaced(start + 20 * HOUR, panel_rows(start + 20 * HOUR, 9, factor=3.0), 9)
+    replaced(start + 40 * HOUR, [], 1)
+    druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "panel_day"))
+
+    def compacted() -> bool:
+        druid.coordinator(settings, "POST", "compaction/compact")
+        sql = (
+            "SELECT COUNT(*) AS n FROM sys.segments WHERE datasource = 'panel_day' AND is_active = 1"
+            " AND \"start\" < '2025-11' AND is_available = 1"
+        )
+        return bool(druid.query(settings, sql)[0]["n"] == 2)  # September and October
+
+    wait_for(compacted, timeout_s=120)
+    druid.coordinator(settings, "DELETE", "config/compaction/panel_day")
+    agree()
+    replaced(start + 50 * HOUR, panel_rows(start + 50 * HOUR, 2, factor=5.0), 2)
+    replaced(start, [], 70)
+    assert by_client(settings, "panel_day") == {}
 
 
 def test_two_runners_at_once_leave_the_rows_of_one(settings: Settings, tmp_path: Path) -> None:

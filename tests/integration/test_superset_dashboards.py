@@ -21,7 +21,7 @@ from tenacity import retry, stop_after_delay, wait_fixed
 
 from benchmarks.browser import await_figure, choose, look, open_page, other_page_of, page_of, read
 from selfgen.clients import druid, superset, superset_access, superset_export
-from selfgen.columns import BATCHED, DATASOURCES, STREAMED
+from selfgen.columns import BATCHED, DATASOURCES, ROLLED_UP, STREAMED
 from selfgen.derived import derived
 from selfgen.settings import ROOT, Settings
 from tests.integration.access_support import Person, forms, pages, seizures
@@ -118,6 +118,8 @@ def filled(stack, settings, tmp_path_factory) -> Settings:
         file = folder / f"{datasource}.json"
         file.write_text("\n".join(json.dumps(row) for row in rows))
         assert druid.replace(settings, datasource, [file], hours[0], hour).rows == len(rows)
+    for datasource in ROLLED_UP:
+        druid.roll_up(settings, datasource, hours[0], hour)
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
     missing = [name for name in STREAMED if name not in admin.list_topics(timeout=30).topics]
     for future in admin.create_topics([NewTopic(name, 1) for name in missing]).values() if missing else ():
@@ -126,6 +128,8 @@ def filled(stack, settings, tmp_path_factory) -> Settings:
     produce(settings, stream_rows(now))
     for datasource in (*BATCHED, *STREAMED):
         await_rows(settings, datasource, hours[0])
+    for datasource in ROLLED_UP:
+        await_rows(settings, datasource, hours[0].replace(hour=0))
     superset.apply(settings)
     return settings
 
@@ -142,7 +146,7 @@ def test_the_assets_are_applied_without_druid_and_a_second_time_nothing_changes(
     superset.apply(settings)
     again = superset.apply(settings)
     assert (again.created, again.changed) == ((), ())
-    assert (again.assets["datasets"], again.assets["dashboards"]) == (12, 7)
+    assert (again.assets["datasets"], again.assets["dashboards"]) == (13, 7)
     exported = superset.Client(settings).export()
     for kind, count in again.assets.items():
         assert sum(name.startswith(f"{kind}/") for name in exported) == count, f"{kind} doubled or missing"

@@ -1,5 +1,6 @@
 """The specifications in druid_specs/ follow the columns, and lose nothing silently."""
 
+import re
 import socket
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -10,13 +11,15 @@ from selfgen.clients import druid, druid_storage
 from selfgen.clients.druid import (
     SPECS_DIR,
     _literal,
+    _whole_days,
     _whole_rows,
     differences,
     read_spec,
     replace_spec,
+    roll_up_spec,
     supervisor_spec,
 )
-from selfgen.columns import BATCHED, DATASOURCES, STREAMED, names
+from selfgen.columns import BATCHED, DATASOURCES, ROLLED_UP, STREAMED, names
 from selfgen.derived import DERIVED, PROVINCES, derived, stored
 from selfgen.settings import Settings
 
@@ -24,21 +27,58 @@ HOUR = datetime(2026, 3, 29, 10, tzinfo=UTC)
 
 
 def test_there_is_one_file_for_each_data_source() -> None:
-    assert {path.stem for path in SPECS_DIR.glob("*.json")} == set(DATASOURCES) == {*STREAMED, *BATCHED}
+    assert {path.stem for path in SPECS_DIR.glob("*.json")} == set(DATASOURCES) == {*STREAMED, *BATCHED, *ROLLED_UP}
 
 
 @pytest.mark.parametrize("datasource", DATASOURCES)
 def test_dimensions_are_the_columns(datasource: str) -> None:
     schema = read_spec(datasource)["spec"]["dataSchema"]
     stated = [(dimension["name"], dimension["type"]) for dimension in schema["dimensionsSpec"]["dimensions"]]
-    assert stated == [(column.name, column.type) for column in stored(datasource)]
+    sums = [
+        (metric["name"], metric["type"].removesuffix("Sum").removesuffix("Max")) for metric in schema["metricsSpec"]
+    ]
+    assert [*stated, *sums] == [(column.name, column.type) for column in stored(datasource)]
     assert schema["dataSource"] == datasource
-    assert schema["metricsSpec"] == []
-    assert schema["granularitySpec"]["rollup"] is False
+    assert schema["granularitySpec"]["rollup"] is bool(sums) is (datasource in ROLLED_UP)
     assert schema["timestampSpec"] == {"column": "timestamp", "format": "millis"}
 
 
-@pytest.mark.parametrize("datasource", DATASOURCES)
+@pytest.mark.parametrize(("datasource", "source"), ROLLED_UP.items())
+def test_a_roll_up_is_made_of_its_sources_columns(datasource: str, source: str) -> None:
+    assert derived(datasource) == ()
+    schema = read_spec(datasource)["spec"]["dataSchema"]
+    transforms = {one["name"]: one["expression"] for one in schema["transformSpec"]["transforms"]}
+    read = {column.name for column in stored(datasource)} - (transforms.keys() - {"local_clock"})
+    assert all(metric["fieldName"] == metric["name"] for metric in schema["metricsSpec"])
+    words = {word for text in transforms.values() for word in re.findall(r"\b[a-z]\w+\b(?!\()", text)} - {"null"}
+    assert read | words <= {column.name for column in stored(source)}
+    # its days are those of UTC: what one of them adds up lies in one segment
+    assert schema["granularitySpec"]["segmentGranularity"] == schema["granularitySpec"]["queryGranularity"] == "DAY"
+
+
+def test_a_roll_up_reads_the_days_that_it_replaces() -> None:
+    spec = roll_up_spec("panel_day", HOUR, HOUR + timedelta(days=2), "t1")
+    assert spec["id"] == "t1"
+    interval = "2026-03-29T10:00:00.000Z/2026-03-31T10:00:00.000Z"
+    assert spec["spec"]["ioConfig"]["inputSource"] == {
+        "type": "druid",
+        "dataSource": "panel_report",
+        "interval": interval,
+    }
+    assert spec["spec"]["dataSchema"]["granularitySpec"]["intervals"] == [interval]
+    assert spec["spec"]["dataSchema"]["timestampSpec"]["column"] == "__time"
+
+
+def test_whole_days_have_a_range_in_them() -> None:
+    day = datetime(2026, 3, 29, tzinfo=UTC)
+    madrid_summer = timezone(timedelta(hours=2))
+    after = timedelta(days=1)
+    assert _whole_days(day, day + after) == (day, day + after)
+    assert _whole_days(HOUR.astimezone(madrid_summer), day + after) == (day, day + after)
+    assert _whole_days(HOUR, day + timedelta(hours=25)) == (day, day + 2 * after)
+
+
+@pytest.mark.parametrize("datasource", [*STREAMED, *BATCHED])
 def test_derived_columns_are_made_by_the_one_expression(datasource: str) -> None:
     schema = read_spec(datasource)["spec"]["dataSchema"]
     transforms = schema.get("transformSpec", {}).get("transforms", [])
@@ -68,7 +108,7 @@ def test_supervisor_reads_its_topic_whole_and_once(datasource: str) -> None:
     assert spec["tuningConfig"]["logParseExceptions"] is True
 
 
-@pytest.mark.parametrize("datasource", DATASOURCES)
+@pytest.mark.parametrize("datasource", [*STREAMED, *BATCHED])
 def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
     madrid_summer = timezone(timedelta(hours=2))
     spec = replace_spec(
@@ -84,7 +124,7 @@ def test_replace_states_the_hours_and_the_files(datasource: str) -> None:
     assert spec["spec"]["tuningConfig"]["maxParseExceptions"] == 0
 
 
-@pytest.mark.parametrize("datasource", DATASOURCES)
+@pytest.mark.parametrize("datasource", [*STREAMED, *BATCHED])
 @pytest.mark.parametrize(
     ("start", "end", "batched"),
     [(-10, 14, "DAY"), (-10, 24 * 30 - 10, "DAY"), (-10, 15, "HOUR"), (-9, 14, "HOUR"), (0, 24, "HOUR")],
@@ -121,7 +161,7 @@ def test_compaction_keeps_every_row_and_divides_by_columns(datasource: str) -> N
     stated = druid_storage.read("compaction", datasource)
     assert stated["dataSource"] == datasource
     assert stated["granularitySpec"]["segmentGranularity"] in {"DAY", "MONTH", "YEAR"}
-    assert stated["granularitySpec"]["rollup"] is False
+    assert stated["granularitySpec"]["rollup"] is (datasource in ROLLED_UP)
     assert stated["granularitySpec"]["queryGranularity"] == {"type": "none"}
     partitions = stated["tuningConfig"]["partitionsSpec"]
     texts = {column.name for column in DATASOURCES[datasource] if column.type == "string"}

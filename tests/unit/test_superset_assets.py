@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from selfgen.clients.superset import (
     password,
     read_assets,
 )
-from selfgen.columns import DATASOURCES, names
+from selfgen.columns import DATASOURCES, ROLLED_UP
 from selfgen.derived import stored
 from selfgen.messages import SET_ASIDE
 from selfgen.settings import ROOT, Settings
@@ -60,7 +61,7 @@ def metrics_used(params: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("datasource", DATASOURCES)
 def test_every_data_source_has_its_columns_with_labels_and_units(datasource):
     described = {column["column_name"]: column for column in BY_TABLE[datasource]["columns"]}
-    local = ["local"] if "local_time" in names(datasource) else []
+    local = ["local"] if {"local_clock", "local_date"} & {column.name for column in stored(datasource)} else []
     assert list(described) == ["__time", *(column.name for column in stored(datasource)), *local]
     for column in stored(datasource):
         assert column.label in described[column.name]["verbose_name"]
@@ -204,8 +205,30 @@ def test_completeness_says_that_silent_slots_are_not_in_it():
     told = [metric["description"] for metric in metrics if metric["metric_name"] == "completeness_mean"]
     charts = [chart for chart in CHARTS.values() if chart["params"].get("metric") == "completeness_mean"]
     told += [text for chart in charts for text in (chart["description"], chart["params"]["subtitle"])]
-    assert len(told) == 2 + 2 * 3
+    assert len(told) == 3 + 2 * 3
     assert all("silent" in text for text in told)
+
+
+@pytest.mark.parametrize(("datasource", "source"), ROLLED_UP.items())
+def test_a_roll_up_has_the_metrics_of_its_source(datasource, source):
+    """Named, written and explained the same; that they give the same is asked of Druid in the integration tests."""
+    told = [
+        [{key: text for key, text in metric.items() if key != "expression"} for metric in BY_TABLE[name]["metrics"]]
+        for name in (datasource, source)
+    ]
+    assert told[0] == told[1]
+
+
+def test_histories_ask_whole_days_but_where_hours_can_be_chosen():
+    histories = [one for one in DASHBOARDS if one["slug"] in {"selfgen-company-history", "selfgen-area-history"}]
+    asked = Counter()
+    for dashboard in histories:
+        [grain] = [one for one in dashboard["metadata"]["native_filter_configuration"] if one["name"] == "Time grain"]
+        for chart in placed(dashboard):
+            dataset = DATASETS[CHARTS[chart["uuid"]]["dataset_uuid"]]["table_name"]
+            assert (dataset == "panel_report") == (chart["chartId"] not in grain["scope"]["excluded"])
+            asked[dataset] += 1
+    assert asked["panel_day"] > 8 * asked["panel_report"] > 0
 
 
 def test_open_alarms_are_counted_by_incident():
