@@ -150,13 +150,18 @@ def take_in(
     """Take files in under a name with a layout, by the project's task."""
     end = start + timedelta(days=days)
     spec = druid.replace_spec(DATASOURCE, files, start, end, f"{name}-{time.time():.0f}")
-    schema, tuning = spec["spec"]["dataSchema"], spec["spec"]["tuningConfig"]
-    schema["dataSource"] = name
-    schema["granularitySpec"]["segmentGranularity"] = layout.granularity
+    spec["spec"]["dataSchema"]["dataSource"] = name
     spec["spec"]["ioConfig"]["inputFormat"] = {"type": "csv", "findColumnsFromHeader": True}
+    return druid.run_task(settings, laid_out(spec, layout), start, end, timeout=900)
+
+
+def laid_out(spec: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """Have a batch task write segments of a layout; return it."""
+    schema, tuning = spec["spec"]["dataSchema"], spec["spec"]["tuningConfig"]
+    schema["granularitySpec"]["segmentGranularity"] = layout.granularity
     ranged = layout.partitions["type"] == "range"
     tuning |= {"partitionsSpec": layout.partitions, "forceGuaranteedRollup": ranged, "maxNumConcurrentSubTasks": 2}
-    return druid.run_task(settings, spec, start, end, timeout=900)
+    return spec
 
 
 # -- the questions -----------------------------------------------------------------------------------

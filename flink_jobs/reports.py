@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flink_jobs import runtime, slots
+from flink_jobs import pending, runtime, slots
 from selfgen.calendar import parse_hour
-from selfgen.columns import DATASOURCES, ROLLED_UP
+from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings, get_settings
 
 #: A data source and the hours of it, `[start, end)`.
@@ -55,16 +55,14 @@ def staged(folder: Path, start: datetime, end: datetime, datasources: Sequence[s
 def load(settings: Settings, made: Staged) -> dict[str, int]:
     """Replace the hours in Druid by what was staged, and remove the files; return the rows of each data source.
 
-    The days that these hours belong to are then summed up anew. Where that fails the files stay, for Druid may have a
-    task still that reads them.
+    The days that they belong to are noted before, for `flink_jobs.day_sums`. Where it fails the files stay, for Druid
+    may have a task still that reads them.
     """
     from selfgen.clients import druid
 
     for datasource, files in made.files.items():
+        pending.note_days(settings, datasource, slots.milliseconds(made.start), slots.milliseconds(made.end))
         druid.replace(settings, datasource, files, made.start, made.end, rows=made.rows[datasource])
-    for datasource, source in ROLLED_UP.items():
-        if source in made.files:
-            druid.roll_up(settings, datasource, made.start, made.end)
     shutil.rmtree(made.folder, ignore_errors=True)
     return made.rows
 

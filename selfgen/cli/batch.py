@@ -67,7 +67,7 @@ def _pass(settings: Settings, kinds: list[str], stop: Event, json: bool) -> list
 
 def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:
     """Do all that is to be done now for a kind; tell whether it was done."""
-    from flink_jobs import runner, wind_history
+    from flink_jobs import day_sums, runner, wind_history
 
     say: Any = err.print if json else out.print
 
@@ -80,6 +80,8 @@ def _catch_up(settings: Settings, kind: str, stop: Event, json: bool) -> bool:
                 done = wind_history.run_pass(settings, stop, told)
             else:
                 done = runner.run_pass(settings, kind, stop, told)
+                if done is None:
+                    day_sums.make(settings, kind, stop, told)
         except runner.Stopped:
             return True
         except (CommandError, KeyboardInterrupt):

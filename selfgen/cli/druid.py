@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from selfgen.cli.console import CommandError, out, print_json, reported
+from selfgen.cli.console import CommandError, err, out, print_json, reported
 
 druid = typer.Typer(
     help="Druid: supervisors, compaction and retention of druid_specs/, and how they are.", no_args_is_help=True
@@ -82,10 +82,9 @@ def roll_up(start: From, end: To) -> None:
 
     The hourly jobs do so themselves for what they replace.
     """
-    from flink_jobs.runner import moments, parts
+    from flink_jobs import day_sums, pending
     from selfgen import lake
     from selfgen.calendar import parse_hour
-    from selfgen.clients import druid as client
     from selfgen.columns import ROLLED_UP
     from selfgen.settings import get_settings
 
@@ -97,13 +96,11 @@ def roll_up(start: From, end: To) -> None:
             raise CommandError(f"{error}; write an hour as 2026-11-22T07") from error
         if first >= last:
             raise CommandError("give --from and a later --to")
-        span = (round(first.timestamp() * 1000), round(last.timestamp() * 1000))
         with lake.exclusive(settings.lake_dir, "panel"):
-            for datasource in ROLLED_UP:
-                for low, high in map(moments, parts([span])):
-                    made = client.roll_up(settings, datasource, low, high)
-                    told = f"{low:%Y-%m-%dT%H} to {high:%Y-%m-%dT%H} UTC: of {made.rows:,} rows"
-                    out.print(f"{datasource} {told}", highlight=False)
+            for source in ROLLED_UP.values():
+                pending.note_days(settings, source, *(round(edge.timestamp() * 1000) for edge in (first, last)))
+        rows = day_sums.make(settings, "panel", say=lambda text: err.print(text, highlight=False))
+    out.print(f"{rows:,} rows were added up", highlight=False)
 
 
 @druid.command()

@@ -74,6 +74,28 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
                 done = backfill.run_and_unmark(settings, kind, first, last, again=again, progress=progress)
             except Exception as error:
                 raise CommandError(flink_reason(settings, error)) from error
+        _print_done(first, last, done, json)
+        _add_up_days(settings, kind)
+
+
+def _add_up_days(settings: Settings, kind: str) -> None:
+    from flink_jobs import day_sums
+    from selfgen.clients.druid import DruidError
+
+    with err.status("") as shown:
+
+        def say(text: str) -> None:
+            shown.update(text)
+            if not err.is_terminal:
+                err.print(text, highlight=False, markup=False)
+
+        try:
+            day_sums.make(settings, kind, say=say)
+        except DruidError as error:
+            raise CommandError(f"the hours are done, but not the sums of their days: {error}; run it again") from error
+
+
+def _print_done(first: datetime, last: datetime, done: dict[str, Any], json: bool) -> None:
     if json:
         print_json({"from": first, "to": last, **done})
         return

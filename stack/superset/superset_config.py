@@ -146,8 +146,8 @@ def FLASK_APP_MUTATOR(app: Flask) -> None:
     app.view_functions["SecurityApi.login"] = limited(app.view_functions["SecurityApi.login"])
 
 
-# Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers
-# are younger than the shortest refresh.
+# Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers are so
+# young that one which took some seconds to come is not there any more at the next of the shortest refreshes, 5 s.
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 
 
@@ -168,7 +168,7 @@ def _cache(name: str, seconds: int) -> dict[str, object]:
 
 
 CACHE_CONFIG = _cache("metadata", 300)
-DATA_CACHE_CONFIG = _cache("data", 4)
+DATA_CACHE_CONFIG = _cache("data", 2)
 FILTER_STATE_CACHE_CONFIG = _cache("filters", 7 * 86400)
 EXPLORE_FORM_DATA_CACHE_CONFIG = _cache("explore", 86400)
 

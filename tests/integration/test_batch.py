@@ -22,7 +22,7 @@ from couchbase_admin.add_new_install import add_client, add_install
 from couchbase_admin.installations import move_install
 from couchbase_admin.recompute import marker
 from couchbase_admin.store import RegistryStore
-from flink_jobs import backfill, pending, rich_panel, runner, write_panel
+from flink_jobs import backfill, day_sums, pending, rich_panel, runner, write_panel
 from flink_jobs.explanation import explain_hour
 from flink_jobs.slots import RawRemoved
 from kafka_consumers import corrections
@@ -85,6 +85,7 @@ class Plant:
         return passes
 
     def rows(self) -> dict[str, list[str]]:
+        day_sums.make(self.settings, "panel")
         assert self.days("panel_day") == pytest.approx(self.days("panel_report"), rel=1e-12)
         return {
             name: sorted(

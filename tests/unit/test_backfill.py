@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ from flink_jobs.runner import Subject
 from flink_jobs.slots import HOUR, PANEL, hours_between, milliseconds
 from selfgen import lake
 from selfgen.cli import app
-from selfgen.clients import druid, mongo
+from selfgen.clients import mongo
 from selfgen.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -234,26 +233,3 @@ def test_hours_that_are_not_over_are_not_computed() -> None:
     told = CliRunner().invoke(app, ["panels", "run", "--from", "2026-01-01T00", "--to", "2999-01-01T00"])
     assert told.exit_code == 1
     assert "the hours to 2999-01-01T00 UTC are not over yet: give --to" in " ".join(told.output.split())
-
-
-def test_days_are_summed_up_after_their_hours_and_before_the_files_go(tmp_path, monkeypatch) -> None:
-    asked: list[tuple[str, str, bool]] = []
-    folder = tmp_path / "staged"
-    folder.mkdir()
-
-    def note(done: str) -> Callable[..., None]:
-        return lambda settings, datasource, *_, **__: asked.append((done, datasource, folder.exists()))
-
-    monkeypatch.setattr(druid, "replace", note("replace"))
-    monkeypatch.setattr(druid, "roll_up", note("roll up"))
-    hours = (START, START + HOUR)
-    panels = {"panel_report": [], "panel_alarm": []}
-    reports.load(Settings(_env_file=None), Staged(*hours, folder, panels, dict.fromkeys(panels, 0)))
-    assert asked == [
-        ("replace", "panel_report", True),
-        ("replace", "panel_alarm", True),
-        ("roll up", "panel_day", True),
-    ]
-    assert not folder.exists()
-    reports.load(Settings(_env_file=None), Staged(*hours, folder, {"sensor_report": []}, {"sensor_report": 0}))
-    assert asked[3:] == [("replace", "sensor_report", False)]
