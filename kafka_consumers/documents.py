@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 
 from kafka_consumers.bson_columns import Documents, Texts
 from selfgen.clients.mongo import plain, reading_ids
@@ -55,6 +57,12 @@ class Encoded(Sequence[bytes]):
         if self._exchanged:
             return np.array([len(self[place]) for place in places.tolist()], np.int64)
         return pc.binary_length(self._documents).to_numpy()[places].astype(np.int64)
+
+    def column(self, places: Sequence[int]) -> pa.BinaryArray | pa.LargeBinaryArray:
+        """Return documents as a column."""
+        if self._exchanged:
+            return pa.array([self[place] for place in places], pa.binary())
+        return self._documents.take(pa.array(places, pa.int64()))
 
     def joined(self, places: IntArray) -> bytes | memoryview:
         """Return documents one after the other."""
@@ -193,27 +201,60 @@ def _time_texts(times: Sequence[Any] | pa.ChunkedArray) -> Texts:
 # A stored document is compared with a new one by its bytes: both begin with `_id`, have `msg_value` at a place that
 # follows from the `_id`, and end with `kafka`.
 _ID_AT = 13  # document's length, type and name of "_id", text's length
+_SIZES = struct.Struct("<i5xi")  # the two lengths
+# A cursor's answer has its number and its collection's name, of at most 255 bytes, before or after the documents.
+_BATCH, _CURSOR, _BEFORE_BATCH = b"Batch\0", b"\x12id\0", 512
 _KAFKA_BYTES = len(bson.encode({"partition": 0, "offset": Int64(0)})) + 1  # and the document's own end
+
+#: What differs between two deliveries of a message: `received_at` and `kafka`.
+_DELIVERY_BYTES = len(bson.encode({"received_at": DatetimeMS(0)})) - 5 + _KAFKA_BYTES
 
 #: A field that only readings have that a person changed.
 _SUPERSEDED = b"\x04superseded\0"
 
 
-def split(concatenated: bytes) -> dict[bytes, bytes]:
-    """Return the documents of a raw batch by their `_id`."""
+def answered(cursor: RawBSONDocument) -> tuple[bytes, int]:
+    """Return the documents of a cursor's answer as a BSON array, and where to get more of them: 0 where it was all.
+
+    Asked for a field of it, the driver would make an object of each document.
+    """
+    answer = memoryview(cursor.raw)
+    at = bytes(answer[:_BEFORE_BATCH]).index(_BATCH) + len(_BATCH)
+    end = at + int.from_bytes(answer[at : at + 4], "little")
+    _, _, number = (bytes(answer[:at]) + bytes(answer[end:])).partition(_CURSOR)
+    return bytes(answer[at:end]), int.from_bytes(number[:8], "little")
+
+
+def split(array: bytes, wanted: Container[bytes]) -> tuple[dict[bytes, bytes], int, bytes]:
+    """Return the wanted documents of a BSON array by their `_id`, how many there are at all, and the greatest `_id`."""
     found: dict[bytes, bytes] = {}
-    start, end = 0, len(concatenated)
-    while start < end:
-        size = int.from_bytes(concatenated[start : start + 4], "little")
-        id_size = int.from_bytes(concatenated[start + 9 : start + _ID_AT], "little") - 1
-        found[concatenated[start + _ID_AT : start + _ID_AT + id_size]] = concatenated[start : start + size]
-        start += size
-    return found
+    at, number, greatest = 4, 0, b""
+    while at < len(array) - 1:
+        start = at + 2 + len(str(number))  # an element's name is its number
+        size, id_size = _SIZES.unpack_from(array, start)
+        identity = array[start + _ID_AT : start + _ID_AT + id_size - 1]
+        at = start + size
+        if identity in wanted:
+            found[identity] = array[start:at]
+        greatest = max(greatest, identity)
+        number += 1
+    return found, number, greatest
 
 
 def same_message(stored: bytes, new: bytes) -> bool:
     """Tell whether both documents come from the same Kafka partition and offset."""
     return stored[-_KAFKA_BYTES:] == new[-_KAFKA_BYTES:]
+
+
+def delivered_again(stored: Sequence[bytes], new: pa.BinaryArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Tell of which documents only the delivery differs: the same message as stored, of another offset.
+
+    Of others it may still be so (`same_message`, `same_value`): of this many are told apart at once.
+    """
+    known = pa.array(stored, new.type)
+    same = pc.equal(*(pc.binary_slice(one, 0, -_DELIVERY_BYTES) for one in (known, new)))
+    other = pc.not_equal(*(pc.binary_slice(one, -_KAFKA_BYTES) for one in (known, new)))
+    return pc.and_(same, other).to_numpy(zero_copy_only=False)
 
 
 def same_value(stored: bytes, new: bytes) -> bool:

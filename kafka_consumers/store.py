@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import bson
 import numpy as np
+from bson.codec_options import CodecOptions
+from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
@@ -473,25 +475,33 @@ class Store:
 
     def _stored(self, ids: Sequence[str]) -> dict[bytes, bytes]:
         """Return the stored documents of these identities: by ranges where they lie close, else one by one."""
-        readings = self.database["topic"]
-        wanted = sorted(ids)
+        wanted = [identity.encode() for identity in sorted(ids)]
+        every = {*wanted}
         found: dict[bytes, bytes] = {}
         while wanted:
             limit = 2 * len(wanted) + 100
-            span = {"_id": {"$gte": wanted[0], "$lte": wanted[-1]}}
-            read: dict[bytes, bytes] = {}
-            for raw in readings.find_raw_batches(span, limit=limit, batch_size=limit):
-                read |= documents.split(raw)
-            keep = [identity.encode() for identity in wanted]
-            matched = {identity: read[identity] for identity in keep if identity in read}
-            found |= matched
-            if len(read) < limit:
+            read, matched, last = 0, 0, b""
+            for array in self._arrays({"_id": {"$gte": wanted[0].decode(), "$lte": wanted[-1].decode()}}, limit):
+                of_array, count, greatest = documents.split(array, every)
+                found |= of_array
+                read, matched, last = read + count, matched + len(of_array), max(last, greatest)
+            if read < limit:
                 break
-            wanted = wanted[bisect_right(keep, max(read)) :]
-            if len(matched) < _DENSE_SHARE * len(read):
-                found |= self._stored_singly(wanted)
+            wanted = wanted[bisect_right(wanted, last) :]
+            if matched < _DENSE_SHARE * read:
+                found |= self._stored_singly([identity.decode() for identity in wanted])
                 break
         return found
+
+    def _arrays(self, condition: Document, limit: int) -> Iterator[bytes]:
+        """Yield readings as the server sends them, in its order: BSON arrays of documents."""
+        raw: CodecOptions[Any] = self.database.codec_options.with_options(document_class=RawBSONDocument)
+        asked: Document = {"find": "topic", "filter": condition, "limit": limit, "batchSize": limit}
+        more = -1
+        while more:
+            array, more = documents.answered(self.database.command(asked, codec_options=raw)["cursor"])
+            yield array
+            asked = {"getMore": Int64(more), "collection": "topic"}
 
     def _stored_singly(self, ids: Sequence[str]) -> dict[bytes, bytes]:
         # `$in` on a clustered collection is a scan of the whole of it; a join by `_id` is a look-up each
@@ -505,8 +515,7 @@ class Store:
         found: dict[bytes, bytes] = {}
         if ids:
             with self.database.with_options(codec_options=options).aggregate(pipeline) as cursor:
-                for document in cursor:
-                    found |= documents.split(document.raw)
+                found = {document["_id"].encode(): bytes(document.raw) for document in cursor}
         return found
 
 
@@ -577,9 +586,12 @@ def _classified(
     outcomes = np.full(len(batch.ids), LANDED, np.int8)
     if not known and not again:
         return outcomes, []
-    current = {identity: known[identity.encode()] for identity in first if identity.encode() in known}
+    current = {identity: stored for identity in first if (stored := known.get(identity.encode()))}
+    there = np.array([first[identity] for identity in current], np.int64)
+    is_again = documents.delivered_again(list(current.values()), batch.documents.column(there))
+    outcomes[there[is_again]] = DUPLICATE
     replacements: dict[str, int] = {}
-    for place in sorted({*(first[identity] for identity in current), *again}):
+    for place in sorted({*there[~is_again].tolist(), *again}):
         identity, new = batch.ids[place], batch.documents[place]
         stored = current.setdefault(identity, batch.documents[first[identity]])
         if documents.same_message(stored, new):

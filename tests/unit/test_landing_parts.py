@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
 import bson
 import numpy as np
+import pyarrow as pa
 import pytest
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,7 +121,7 @@ def test_any_bytes_become_documents_or_refusals(values: list[bytes | None], owne
     origin = documents.Origin(np.zeros(size, np.int64), np.arange(size), [owner] * size, [owner] * size, NOW_MS)
     ids = documents.identities(batch)
     encoded_documents = documents.encode(batch, ids, origin)
-    assert documents.split(b"".join(encoded_documents)).keys() == {identity.encode() for identity in ids}
+    assert [bson.decode(document)["_id"] for document in encoded_documents] == ids
     for place, encoded_document in enumerate(encoded_documents):
         found = bson.decode(encoded_document)
         sent = json.loads(values[batch.indexes[place]] or b"")
@@ -203,9 +206,21 @@ def panel(**fields: Any) -> bytes:
     return document
 
 
-def test_split_gives_the_documents_by_identity() -> None:
-    _, found = encoded([{"panel_id": name, "timestamp": NOW_MS, "power": 1} for name in ("a", "é", "long name")])
-    assert documents.split(b"".join(found)) == {bson.decode(one)["_id"].encode(): one for one in found}
+@given(names=st.sets(_text, max_size=120), chosen=st.randoms(use_true_random=False))
+def test_split_gives_the_wanted_documents_by_identity(names: set[str], chosen: random.Random) -> None:
+    messages = [{"panel_id": name, "timestamp": NOW_MS, "power": 1} for name in sorted(names)]
+    ids, found = encoded(messages) if messages else ([], [])
+    wanted = {identity.encode() for identity in ids if chosen.random() < 0.5}
+    for name in ("firstBatch", "nextBatch"):
+        batch = {name: [RawBSONDocument(one) for one in found]}
+        for more in (0, 2**62 + 1):
+            ends = {"id": Int64(more), "ns": "Batch.topic"}
+            for reply in (batch | ends, ends | batch):
+                array, number = documents.answered(RawBSONDocument(bson.encode(reply)))
+                known = {identity.encode(): one for identity, one in zip(ids, found, strict=True)}
+                matched = {identity: one for identity, one in known.items() if identity in wanted}
+                assert documents.split(array, wanted) == (matched, len(found), max(known, default=b""))
+                assert number == more
 
 
 def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
@@ -282,6 +297,44 @@ def test_a_message_is_known_by_its_partition_and_offset() -> None:
     assert documents.same_message(panel(), panel(power=2))
     assert not documents.same_message(panel(), bson.encode(other))
     assert documents.origin(panel()) == (0, 2**40)
+
+
+def delivered(message: dict[str, Any], offset: int, owner: str) -> bytes:
+    batch = decode("panel", [json.dumps(message).encode()], NOW_MS)
+    origin = documents.Origin(np.array([1]), np.array([offset]), [owner], ["28013"], received_ms=NOW_MS + offset)
+    return documents.encode(batch, documents.identities(batch), origin)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    deliveries=st.lists(
+        st.tuples(
+            _messages, st.floats(0, 9) | st.none(), st.integers(5, 6), st.sampled_from("ab"), st.sampled_from("srd")
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_is_told_to_be_delivered_again_is_so(
+    deliveries: list[tuple[dict[str, Any], float | None, int, str, str]],
+) -> None:
+    stored, new = [], []
+    for message, power, offset, owner, handled in deliveries:
+        first = delivered(message, 5, "a")
+        if handled != "s":  # by a person: restored to what it was, or deleted
+            deleted = documents.revised(bson.decode(first), message, deleted=True)
+            restored = documents.revised(deleted, bson.decode(first)["msg_value"], deleted=False)
+            first = bson.encode(deleted if handled == "d" else restored)
+        stored.append(first)
+        new.append(delivered(message if power is None else message | {"power": power}, offset, owner))
+    found = documents.delivered_again(stored, pa.array(new, pa.binary())).tolist()
+    for again, before, now, (message, power, offset, owner, handled) in zip(
+        found, stored, new, deliveries, strict=True
+    ):
+        same = documents.same_value(before, now) and not documents.same_message(before, now)
+        assert not again or (same and not documents.was_superseded(before, now))
+        unchanged = power is None or power == message["power"]
+        assert again or not (unchanged and offset == 6 and owner == "a" and handled == "s")
 
 
 def test_a_message_is_received_when_the_broker_says_so() -> None:
