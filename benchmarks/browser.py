@@ -31,6 +31,8 @@ FLAGS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 90_000
+#: How often charts are read while they are waited for: that takes the page's own thread.
+_POLLING_MS = 100
 #: Tall enough for a whole dashboard: Superset draws only the charts in view.
 HEIGHT = 2600
 
@@ -141,7 +143,8 @@ def wait_until_drawn(page: Page, animation_ms: int = 1_500) -> None:
     with suppress(TimeoutError):
         page.wait_for_function(
             f"() => {{ const charts = ({CHARTS})(); return charts.length > 0 && charts.every("
-            "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }"
+            "chart => !chart.loading && (chart.drawn || chart.empty || chart.error)) }",
+            polling=_POLLING_MS,
         )
     page.wait_for_timeout(animation_ms)
 

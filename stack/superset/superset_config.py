@@ -16,16 +16,18 @@
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, g
+from flask import Flask, current_app, g
 from sqlalchemy.orm import Query
 from superset.config import THEME_DARK as _DARK
 from superset.config import THEME_DEFAULT as _LIGHT
 from superset.errors import ErrorLevel, SupersetError, SupersetErrorType
 from superset.exceptions import SupersetSecurityException
 from superset.security import SupersetSecurityManager
+from superset.utils.log import DBEventLogger
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -189,6 +191,27 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
 
 # A page is drawn once, not a dozen charts sixty times a second while the rest of it still loads.
 THEME_DEFAULT, THEME_DARK = ({**theme, "echartsOptionsOverrides": {"animation": False}} for theme in (_LIGHT, _DARK))
+
+
+class _Noting(DBEventLogger):
+    """Superset's own log of what people do, written by a thread of its own.
+
+    Its commit has the session forget what the request has read so far, to read it again.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
+
+    def log(self, *event: Any, **details: Any) -> None:
+        """Have an event written."""
+        self._thread.submit(self._write, current_app._get_current_object(), event, details)
+
+    def _write(self, app: Flask, event: tuple[Any, ...], details: dict[str, Any]) -> None:
+        with app.app_context():
+            super().log(*event, **details)
+
+
+EVENT_LOGGER = _Noting()
 
 RESULTS_BACKEND = None
 

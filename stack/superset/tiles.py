@@ -9,6 +9,7 @@ import json
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ DEEPEST = 12
 #: Borders of provinces are drawn from here on: further out they would cover the land.
 NEAR = 3
 DAY_S = 86_400
+_READING = Lock()
 
 blueprint = Blueprint("selfgen_tiles", __name__)
 
@@ -38,9 +40,15 @@ class Outlines(NamedTuple):
     boxes: np.ndarray  # (rings, 4) left, top, right, bottom
 
 
-@lru_cache(maxsize=1)
 def outlines() -> Outlines:
-    """Read the outlines of all countries (200 files, 2 s)."""
+    """Return the outlines of all countries; of the many tiles that a first map asks for at once, one reads them."""
+    with _READING:
+        return _read()
+
+
+@lru_cache(maxsize=1)
+def _read() -> Outlines:
+    """Read 200 files, 2 s."""
     rings = []
     for path in sorted(OUTLINES.glob("*.geojson")):
         for feature in json.loads(path.read_text())["features"]:
