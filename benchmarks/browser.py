@@ -218,16 +218,19 @@ def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> 
         raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None
 
 
-def figure_of(page: Page, title: str) -> str:
-    """Return a chart's first line as it is at this moment."""
-    [text] = [str(chart["text"]) for chart in read(page) if chart["title"] == title]
-    return text.partition("\n")[0]
+# the latest of the moments, such as 11-22 10:15:07, in a chart's text
+LATEST = f"""
+title => {{ const chart = ({CHARTS})().find(chart => chart.title === title);
+    return (chart?.text.match(/\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d/g) ?? []).sort().at(-1) ?? '' }}
+"""
 
 
-def await_change(page: Page, title: str, figure: str, timeout_s: float) -> None:
-    """Wait until a chart's first line reads something else than `figure`."""
-    shows = (
-        f"([title, figure]) => ({CHARTS})().some(c => c.title === title && /\\d/.test(c.text)"
-        " && c.text.split('\\n')[0] !== figure)"
-    )
-    page.wait_for_function(shows, arg=[title, figure], timeout=timeout_s * 1000)
+def latest_of(page: Page, title: str) -> str:
+    """Return the latest moment that a chart tells; an empty text where it tells none."""
+    return str(page.evaluate(LATEST, title))
+
+
+def await_later(page: Page, title: str, before: str, timeout_s: float) -> None:
+    """Wait until a chart tells a later moment than one before."""
+    later = f"([title, before]) => ({LATEST})(title) > before"
+    page.wait_for_function(later, arg=[title, before], timeout=timeout_s * 1000)

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psutil
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from benchmarks.connect import DEFAULT, TUNED, connector
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack, register
-from kafka_consumers import documents
 from kafka_consumers.landing import PERFORMANCE_TOPIC, counts
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
@@ -240,11 +240,10 @@ def _connecting(settings: Settings, plan: Plan, form: Mapping[str, str], *, clus
 
 def _encoded(settings: Settings) -> list[bytes]:
     """Return the documents as they were landed."""
-    found: list[bytes] = []
+    options: CodecOptions[RawBSONDocument] = CodecOptions(RawBSONDocument)
     with mongo.connect(settings) as client:
-        for batch in client[settings.mongodb_database]["topic"].find_raw_batches({}, batch_size=50_000):
-            found += documents.split(bytes(batch)).values()
-    return found
+        topic = client[settings.mongodb_database].get_collection("topic", options)
+        return [bytes(document.raw) for document in topic.find(batch_size=50_000)]
 
 
 def _limit(settings: Settings, encoded: Sequence[bytes], threads: int) -> Measured:
