@@ -60,8 +60,13 @@ def rolled_up(settings: Settings, name: str, start: datetime, end: datetime, row
     made = druid.run_task(settings, spec, start, end, timeout=1200)
     yield Figure(f"{name}: made of", round(made.rows / made.seconds), "rows/s")
     yield Figure(f"{name}: bytes for each of them", round(stored_bytes(settings, name) / rows, 1), "bytes")
-    [held] = druid.query(settings, f"SELECT COUNT(*) AS n FROM {name}")  # noqa: S608 - its name
-    yield Figure(f"{name}: rows", held["n"], "rows")
+    of_source, of_sums = (
+        druid.query(settings, f"SELECT COUNT(*) AS n, SUM(power_gen) AS energy FROM {table}")[0]  # noqa: S608 - its name
+        for table in (ROLLED_UP[name], name)
+    )
+    if not np.isclose(of_source["energy"], of_sums["energy"], rtol=1e-9):
+        raise AssertionError(f"{name} adds up to {of_sums['energy']} Wh, its source to {of_source['energy']}")
+    yield Figure(f"{name}: rows", of_sums["n"], "rows")
 
 
 def others(settings: Settings, hour: datetime) -> None:
