@@ -10,12 +10,13 @@ r"""Look at a dashboard as a person does: log in with chromium, wait until every
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
+from tenacity import retry, stop_after_delay, wait_fixed
 
 from selfgen.clients.superset import dashboard_url, password
 from selfgen.settings import Settings
@@ -208,14 +209,19 @@ def choose(page: Page, native_filter: str, value: str) -> None:
     page.locator('[data-test="filter-bar__apply-button"]').click()
 
 
-def await_figure(page: Page, title: str, figure: str, timeout_s: float = 60) -> None:
-    """Wait until a chart's first line reads `figure`; raise what it reads instead where it never does."""
-    shows = f"([title, figure]) => ({CHARTS})().some(c => c.title === title && c.text.split('\\n')[0] === figure)"
-    try:
-        page.wait_for_function(shows, arg=[title, figure], timeout=timeout_s * 1000)
-    except TimeoutError:
-        texts = {chart["title"]: chart["text"] for chart in read(page)}
-        raise AssertionError(f"{title} reads {texts.get(title)!r}, not {figure!r}") from None
+def await_figure(page: Page, title: str, figure: Callable[[], str], timeout_s: float = 60) -> None:
+    """Wait until a chart's first line reads what `figure` gives, which may change meanwhile."""
+
+    def pause(seconds: float) -> None:
+        page.wait_for_timeout(1000 * seconds)
+
+    @retry(stop=stop_after_delay(timeout_s), wait=wait_fixed(0.5), sleep=pause, reraise=True)
+    def agrees() -> None:
+        texts = {chart["title"]: str(chart["text"]) for chart in read(page)}
+        if (wanted := figure()) != texts.get(title, "").partition("\n")[0]:
+            raise AssertionError(f"{title} reads {texts.get(title)!r}, not {wanted!r}")
+
+    agrees()
 
 
 # the latest of the moments, such as 11-22 10:15:07, in a chart's text

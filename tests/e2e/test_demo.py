@@ -295,11 +295,11 @@ class TestDashboards:
 
     def filter_by_company(self, page, settings) -> None:
         choose(page, "client", "Foothills")
-        await_figure(page, "Energy", self.energy_kwh(settings, "name LIKE 'Foothills%'"))
+        await_figure(page, "Energy", lambda: self.energy_kwh(settings, "name LIKE 'Foothills%'"))
 
     def filter_by_area(self, page, settings) -> None:
         choose(page, "area", "28013")
-        await_figure(page, "Energy", self.energy_kwh(settings, "postal_code = '28013'"))
+        await_figure(page, "Energy", lambda: self.energy_kwh(settings, "postal_code = '28013'"))
 
     def energy_kwh(self, settings, condition: str) -> str:
         sql = f"SELECT SUM(power_gen) / 1000.0 AS kwh FROM panel_report WHERE {condition}"
@@ -308,7 +308,8 @@ class TestDashboards:
     def click_on_an_element(self, page, settings) -> None:
         page.locator("td", has_text="wind-001").first.click()
         sql = "SELECT COUNT(*) AS n FROM wind_alarm WHERE wind_id = 'wind-001' AND state = 'raised'"
-        await_figure(page, "Raised", f"{druid.query(settings, sql)[0]['n']:,d}")
+        # that it is silent may be told meanwhile; the page asks again each minute
+        await_figure(page, "Raised", lambda: f"{druid.query(settings, sql)[0]['n']:,d}", timeout_s=120)
 
     def send_again(self, page, settings) -> None:
         """A new reading is on the page within 15 s."""

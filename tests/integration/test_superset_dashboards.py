@@ -251,7 +251,7 @@ def test_a_filter_changes_the_figures_to_those_of_its_client(filled, browser):
     name = CLIENTS[0]["name"]
     open_page(page, filled, superset.OVERVIEW)
     choose(page, "client", name)
-    await_figure(page, "Energy", energy_kwh(filled, f"name = '{name}'"))
+    await_figure(page, "Energy", lambda: energy_kwh(filled, f"name = '{name}'"))
 
 
 def test_the_overview_shows_new_readings_within_15_s(filled, browser):
@@ -260,7 +260,7 @@ def test_the_overview_shows_new_readings_within_15_s(filled, browser):
     shown = next(chart for chart in read(page) if chart["title"] == "Readings landed")
     before = int(str(shown["text"]).splitlines()[0].replace(",", ""))
     produce(filled, {"topic_performance": [performance(int(datetime.now(UTC).timestamp() * 1000), 5010)]})
-    await_figure(page, "Readings landed", f"{before + 5000:,d}", timeout_s=15)
+    await_figure(page, "Readings landed", lambda: f"{before + 5000:,d}", timeout_s=15)
 
 
 # -- who sees what -----------------------------------------------------------------------------------
