@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
-from tenacity import retry, stop_after_delay, wait_fixed
+from tenacity import retry, stop_before_delay, wait_fixed
 
 from selfgen.clients.superset import dashboard_url, password
 from selfgen.settings import Settings
@@ -215,7 +215,7 @@ def await_figure(page: Page, title: str, figure: Callable[[], str], timeout_s: f
     def pause(seconds: float) -> None:
         page.wait_for_timeout(1000 * seconds)
 
-    @retry(stop=stop_after_delay(timeout_s), wait=wait_fixed(0.5), sleep=pause, reraise=True)
+    @retry(stop=stop_before_delay(timeout_s), wait=wait_fixed(0.5), sleep=pause, reraise=True)
     def agrees() -> None:
         texts = {chart["title"]: str(chart["text"]) for chart in read(page)}
         if (wanted := figure()) != texts.get(title, "").partition("\n")[0]:

@@ -27,7 +27,7 @@ def make(
     stop: Event | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> int:
-    """Have Druid make the sums of all noted days of a kind of element anew, a month at a time; return the rows added.
+    """Have Druid make the sums of all noted days of a kind of element anew, by months; return the rows added up.
 
     What fails stays noted, as does what is left where `stop` is set meanwhile.
     """

@@ -9,14 +9,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from selfgen.cli.console import CommandError, err, out, print_json, reported
+from selfgen.cli.console import CommandError, out, print_json, reported
+from selfgen.cli.jobs import From, Hour, To, add_up_days, hours_of
 
 druid = typer.Typer(
     help="Druid: supervisors, compaction and retention of druid_specs/, and how they are.", no_args_is_help=True
 )
 
-From = Annotated[str, typer.Option("--from", help="First UTC hour of the range, such as 2026-11-22T00")]
-To = Annotated[str, typer.Option("--to", help="UTC hour after the last of the range")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -77,29 +76,24 @@ def diff(as_json: AsJson = False) -> None:
 
 
 @druid.command("roll-up")
-def roll_up(start: From, end: To) -> None:
+def roll_up(hour: Hour = None, start: From = None, end: To = None) -> None:
     """Sum a range's rows up by day again, where Druid has them since before there were such sums.
 
     The hourly jobs do so themselves for what they replace.
     """
-    from flink_jobs import day_sums, pending
+    from flink_jobs import pending
+    from flink_jobs.slots import milliseconds
     from selfgen import lake
-    from selfgen.calendar import parse_hour
     from selfgen.columns import ROLLED_UP
     from selfgen.settings import get_settings
 
     settings = get_settings()
     with _reported():
-        try:
-            first, last = parse_hour(start), parse_hour(end)
-        except ValueError as error:
-            raise CommandError(f"{error}; write an hour as 2026-11-22T07") from error
-        if first >= last:
-            raise CommandError("give --from and a later --to")
+        first, last = map(milliseconds, hours_of(hour, start, end))
         with lake.exclusive(settings.lake_dir, "panel"):
             for source in ROLLED_UP.values():
-                pending.note_days(settings, source, *(round(edge.timestamp() * 1000) for edge in (first, last)))
-        rows = day_sums.make(settings, "panel", say=lambda text: err.print(text, highlight=False))
+                pending.note_days(settings, source, first, last)
+        rows = add_up_days(settings, "panel")
     out.print(f"{rows:,} rows were added up", highlight=False)
 
 

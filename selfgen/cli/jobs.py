@@ -32,7 +32,8 @@ Again = Annotated[bool, typer.Option(help="Do all parts, also those that a stopp
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts")]
 
 
-def _range(hour: str | None, start: str | None, end: str | None) -> tuple[datetime, datetime]:
+def hours_of(hour: str | None, start: str | None, end: str | None) -> tuple[datetime, datetime]:
+    """Return the range that a command was given, an hour or the hours from one to another."""
     from selfgen.calendar import parse_hour
 
     try:
@@ -53,7 +54,7 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
     from selfgen.settings import get_settings
 
     with reported():
-        first, last = _range(hour, start, end)
+        first, last = hours_of(hour, start, end)
         over = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         if last > over:  # silence would be told of hours that are to come
             wanted = f"{last:%Y-%m-%dT%H}"
@@ -75,10 +76,11 @@ def _run(kind: str, hour: str | None, start: str | None, end: str | None, again:
             except Exception as error:
                 raise CommandError(flink_reason(settings, error)) from error
         _print_done(first, last, done, json)
-        _add_up_days(settings, kind)
+        add_up_days(settings, kind)
 
 
-def _add_up_days(settings: Settings, kind: str) -> None:
+def add_up_days(settings: Settings, kind: str) -> int:
+    """Have Druid make the sums of all noted days of a kind of element, and show which; return the rows added up."""
     from flink_jobs import day_sums
     from selfgen.clients.druid import DruidError
 
@@ -90,9 +92,9 @@ def _add_up_days(settings: Settings, kind: str) -> None:
                 err.print(text, highlight=False, markup=False)
 
         try:
-            day_sums.make(settings, kind, say=say)
+            return day_sums.make(settings, kind, say=say)
         except DruidError as error:
-            raise CommandError(f"the hours are done, but not the sums of their days: {error}; run it again") from error
+            raise CommandError(f"sums of days are left to 'selfgen batch watch': {error}") from error
 
 
 def _print_done(first: datetime, last: datetime, done: dict[str, Any], json: bool) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
+from flink_jobs import pending, runner
+from flink_jobs.slots import milliseconds
 from selfgen.cli import app
 from selfgen.clients import druid
 from selfgen.settings import get_settings
@@ -44,3 +46,16 @@ def test_a_range_that_is_none_is_refused(asked):
         assert result.exit_code == 1
         assert "error" in result.stderr
     assert asked == []
+
+
+def test_the_runner_sums_up_when_no_hour_is_left_to_do(asked, monkeypatch):
+    """Days that were noted by whoever replaced hours of them."""
+    day = datetime(2026, 1, 10, tzinfo=UTC)
+    passes = [{"kind": "panel", "rows": {}, "computed_to": day, "seconds": 1.0}, None]
+    monkeypatch.setattr(runner, "run_pass", lambda *_: passes.pop(0))
+    pending.note_days(get_settings(), "panel_report", milliseconds(day), milliseconds(day) + 1)
+    result = CliRunner().invoke(app, ["batch", "watch", "panel", "--once"])
+    assert result.exit_code == 0, result.output
+    assert passes == []
+    assert asked == [("panel_day", day, day + timedelta(days=1))]
+    assert pending.noted(get_settings(), "panel_day") == []
