@@ -12,8 +12,9 @@ def submit(settings: Settings) -> None:
     env = runtime.streaming(settings, "both_in_one")
     source = rich_sensor_wind.create_source(env, settings)
     rich_sensor_wind.create_views(env, settings, source, rich_sensor_wind.enrichment(settings))
+    place = "CONCAT('{', place, '}')"
     values = {
-        column.name: f"CAST(JSON_VALUE(place, '$.{column.name}') AS {runtime.FLINK_TYPES[column.type]})"
+        column.name: f"CAST(JSON_VALUE({place}, '$.{column.name}') AS {runtime.FLINK_TYPES[column.type]})"
         for column in ENRICHMENT
     }
     columns = ", ".join(f"{values.get(name, name)} AS {name}" for name in write_sensor_wind.WINDOW_COLUMNS[1:])

@@ -125,13 +125,13 @@ class _Entry(msgspec.Struct, gc=False):
         return found
 
     def text(self, position: int) -> str:
-        """Return the enrichment in the period at a position, as JSON."""
+        """Return the enrichment in the period at a position, as the members of a JSON object."""
         if self.texts is None:
             self.texts = {}
         found = self.texts.get(position)
         if found is None:
             values = dict(zip(_ENRICHED, self.answer(position), strict=False))
-            found = self.texts[position] = msgspec.json.encode(values).decode()
+            found = self.texts[position] = msgspec.json.encode(values).decode()[1:-1]
         return found
 
     def row(self) -> Row:
@@ -223,9 +223,10 @@ class Registry:
         return pd.DataFrame({**data, "known": known, "stale": stale}, copy=False)
 
     def texts(self, kind: Kind, element_ids: Sequence[str] | NDArray[Any], event_times_ms: ArrayLike) -> list[str]:
-        """Return the columns of `ENRICHMENT` as `lookup` does, of each row as a JSON object.
+        """Return the columns of `ENRICHMENT` as `lookup` does, of each row as the members of a JSON object.
 
-        For those who send it on as it is: it is made once for each element and period.
+        They have no braces around them, for those who put them into a message as they are: they are made once for each
+        element and period.
         """
         entries, _, codes, positions = self._valid_at(kind, element_ids, event_times_ms)
         LOOKUPS.inc(len(codes))

@@ -80,10 +80,10 @@ def create_sinks(env: StreamTableEnvironment, settings: Settings) -> tuple[str, 
 
 
 def enrichment(settings: Settings):
-    """Return the vectorised look-up `(wind_id, event_ms) → JSON object of the enrichment`, valid at the event time.
+    """Return the vectorised look-up `(wind_id, event_ms) → JSON members of the enrichment`, valid at the event time.
 
-    As JSON, for it goes into the message as it is: a thousand windows have the same ones each second, and columns would
-    be made, carried over from Python and written anew for each.
+    As JSON, for they go into the message as they are: a thousand windows have the same ones each second, and columns
+    would be made, carried over from Python and written anew for each.
     """
     from pyflink.table import DataTypes
     from pyflink.table.udf import ScalarFunction, udf
@@ -110,7 +110,7 @@ def message() -> str:
         for column in own
     }
     members = ", ".join(f"""',"{name}":', {text}""" for name, text in texts.items())
-    return f"""CONCAT('{{"timestamp":', CAST(start_ms AS STRING), {members}, ',', SUBSTRING(place, 2))"""
+    return f"""CONCAT('{{"timestamp":', CAST(start_ms AS STRING), {members}, ',', place, '}}')"""
 
 
 def create_views(env: StreamTableEnvironment, settings: Settings, source: str, enrich) -> None:

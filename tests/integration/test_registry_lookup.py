@@ -133,7 +133,7 @@ def test_every_row_says_what_held_at_its_event_time(store, registry):
     columns = [column.name for column in ENRICHMENT]
     enrichment = found[columns].astype(object).where(found[columns].notna(), None).to_dict("records")
     for _ in range(2):
-        assert [json.loads(text) for text in registry.texts("panel", *asked)] == enrichment
+        assert [json.loads(f"{{{text}}}") for text in registry.texts("panel", *asked)] == enrichment
 
 
 def test_history_has_every_period_once(store, registry):

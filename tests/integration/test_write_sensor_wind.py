@@ -173,7 +173,8 @@ def test_each_incident_is_raised_once_and_cleared_once_whatever_is_killed(stack,
     incidents_after = incidents | {("live", "high_wind")}
     devices.wait_for(
         lambda: devices.seen("cleared") >= incidents and devices.seen("raised") >= incidents_after,
-        lambda: devices.blow(live=12.0, lonely=4.0),
+        # a worker takes its time to come back: who sends no more meanwhile is rightly told to be silent once again
+        lambda: devices.blow(live=12.0, lonely=4.0, quiet=5.0),
     )
     devices.wait_for(lambda: sum(devices.reports.values()) >= sum(devices.sent.values()), lambda: None)
 
