@@ -53,6 +53,8 @@ def streaming(settings: Settings, name: str, restore_from: str | None = None) ->
         "execution.checkpointing.num-retained": "2",
         "execution.checkpointing.max-concurrent-checkpoints": "1",
         "python.fn-execution.bundle.time": "100",
+        # of each key that Python has: it asks Flink for what it does not remember, one after the other
+        "python.map-state.read-cache-size": "20000",
         # the operators of SQL are made for it: rows are not copied between those that are chained
         "pipeline.object-reuse": "true",
     }

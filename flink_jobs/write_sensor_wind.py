@@ -4,10 +4,13 @@ wind_rich ─┬─► wind_report
            └─► own thresholds ─► by area: who moved last ─► by sensor: incidents raised, cleared ─► wind_alarm
 
 The alarms' definitions are those of `selfgen.wind_alarms`; here are only their state, their timers and their order.
+Sensors, and areas, are keyed by groups of them: what Python changes of a key's state goes to Flink once for each bundle
+of windows, and with a key for each sensor that took most of the job's time.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 from flink_jobs import keeper, runtime
@@ -16,7 +19,8 @@ from selfgen.columns import DATASOURCES
 from selfgen.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from pyflink.table import StatementSet, StreamTableEnvironment
 
@@ -25,6 +29,15 @@ if TYPE_CHECKING:
 NAME = "write_sensor_wind"
 WINDOW_COLUMNS = ("timestamp", *(column.name for column in DATASOURCES["wind_report"]))
 ALARM_COLUMNS = ("timestamp", *(column.name for column in DATASOURCES["wind_alarm"]))
+#: As many tasks can share the alarms at most. States are kept by it: another number does not find them.
+GROUPS = 16
+#: Sensors that are to be looked at within so many ms are looked at together.
+_TOGETHER_MS = 100
+
+
+def group_of(name: str) -> int:
+    """Return the group of a sensor, or of an area."""
+    return zlib.crc32(name.encode()) % GROUPS
 
 
 def create_source(env: StreamTableEnvironment, settings: Settings, **options: str) -> str:
@@ -79,12 +92,17 @@ def own_texts(registry: Registry, wind_ids: Sequence[str], event_ms: Sequence[in
     ]
 
 
+def area_of(window: Mapping[str, Any]) -> str:
+    """Return the area of a window's sensor; one without an area has no neighbours."""
+    return window["postal_code"] or f"\0{window['wind_id']}"
+
+
 def area_function():
-    """Return the keyed function: windows of one area → each with when its neighbours moved."""
+    """Return the keyed function: windows of a group of areas → each with when its neighbours moved."""
     import msgspec
     from pyflink.common import Types
     from pyflink.datastream import KeyedProcessFunction
-    from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+    from pyflink.datastream.state import MapStateDescriptor
 
     from selfgen.thresholds import WindThresholds
     from selfgen.wind_alarms import Mover, follow_area
@@ -92,43 +110,46 @@ def area_function():
     class Area(KeyedProcessFunction):
         def open(self, runtime_context):
             self.anchors = runtime_context.get_map_state(MapStateDescriptor("anchors", Types.STRING(), Types.DOUBLE()))
-            self.movers = runtime_context.get_state(ValueStateDescriptor("movers", Types.STRING()))
+            self.movers = runtime_context.get_map_state(MapStateDescriptor("movers", Types.STRING(), Types.STRING()))
 
         def process_element(self, value, ctx):
             window, partition, own = value
-            text, before = self.movers.value(), self.anchors.get(window["wind_id"])
+            area = area_of(window)
+            sensor = f"{area}\0{window['wind_id']}"
+            text, before = self.movers.get(area), self.anchors.get(sensor)
             movers = msgspec.json.decode(text, type=list[Mover]) if text else []
             anchor, after, neighbours = follow_area(before, movers, window, WindThresholds.read(own).stuck)
             if anchor != before:
-                self.anchors.put(window["wind_id"], anchor)
+                self.anchors.put(sensor, anchor)
             if after != movers:
-                self.movers.update(msgspec.json.encode(after).decode())
+                self.movers.put(area, msgspec.json.encode(after).decode())
             yield window, partition, own, neighbours
 
     return Area()
 
 
 def alarm_function(settings: Settings):
-    """Return the keyed function: windows of one sensor → its alarms.
+    """Return the keyed function: windows of a group of sensors → their alarms.
 
-    A processing-time timer asks whether a sensor is silent. It is set again by itself, and by a window only where that
-    has it looked at sooner; there is never more than one, at `look_at`. After a restart it fires for all of the time it
-    was away. Of a silent sensor it looks up the own thresholds, which no window brings. Where the other sensors are
-    silent too, Kafka is asked whether something is still on its way. One that nobody has any more may be silent: what
-    was open is cleared, and only a window has it watched again. What is silent for long without an incident is
-    forgotten.
+    A processing-time timer asks whether sensors are silent. Each is looked at when its `look_at` comes, which a look
+    moves on, and a window only to where it is looked at sooner; the timer is set for the next of a group. After a
+    restart it fires for all of the time it was away. Of a silent sensor it looks up the own thresholds, which no window
+    brings. Where the other sensors are silent too, Kafka is asked whether something is still on its way. One that
+    nobody has any more may be silent: what was open is cleared, and only a window has it watched again. What is silent
+    for long without an incident is forgotten.
     """
     import msgspec
     import pandas as pd
     from pyflink.common import Types
     from pyflink.datastream import KeyedProcessFunction
-    from pyflink.datastream.state import ValueStateDescriptor
+    from pyflink.datastream.state import MapStateDescriptor
 
     from couchbase_admin.registry import Registry
     from selfgen.registry import Unavailable
     from selfgen.thresholds import WindThresholds
     from selfgen.wind_alarms import (
         Kept,
+        Looks,
         Progress,
         as_far_as,
         follow,
@@ -142,7 +163,8 @@ def alarm_function(settings: Settings):
 
     class Alarms(KeyedProcessFunction):
         def open(self, runtime_context):
-            self.state = runtime_context.get_state(ValueStateDescriptor("sensor", Types.STRING()))
+            self.state = runtime_context.get_map_state(MapStateDescriptor("sensors", Types.STRING(), Types.STRING()))
+            self.looks = {}  # by group
             self.progress = Progress()
             self.passage = Passage(settings)
             self.registry = Registry(settings)
@@ -153,30 +175,43 @@ def alarm_function(settings: Settings):
 
         def process_element(self, value, ctx):
             window, partition, own, neighbours = value
-            kept = self._kept()
-            kept.partition, kept.own = partition, kept.own if own is None else own
+            wind_id, looks = window["wind_id"], self._looks(ctx)
+            kept = self._kept(wind_id)
+            kept.own, kept.alone = kept.own if own is None else own, kept.alone or partition != kept.partition
+            kept.partition = partition
             kept.heard_at = ctx.timer_service().current_processing_time()
-            self.progress.note(partition, window["wind_id"], window["timestamp"])
+            self.progress.note(partition, wind_id, window["timestamp"])
             thresholds = WindThresholds.read(kept.own)
             kept.sensor, rows = follow(kept.sensor, window, thresholds, neighbours)
-            look_at = self._next_look(kept, self.progress.of(partition), thresholds, kept.heard_at)
+            look_at = self._next_look(kept, self.progress.of(kept), thresholds, kept.heard_at)
             if kept.look_at is None or look_at < kept.look_at:
-                self._look(kept, ctx, look_at)
-            yield from self._keep(kept, rows)
+                kept.look_at = look_at
+                looks.add(wind_id, look_at)
+                self._wake(ctx, looks)
+            yield from self._keep(wind_id, kept, rows)
 
         def on_timer(self, timestamp, ctx):
-            kept, wind_id, now = self._kept(), ctx.get_current_key(), ctx.timer_service().current_processing_time()
+            looks, now = self._looks(ctx), ctx.timer_service().current_processing_time()
+            if timestamp == looks.woken_at:
+                looks.woken_at = None
+            for wind_id, at in looks.due(now):
+                kept = self._kept(wind_id)
+                if kept.look_at == at:  # or it was to be looked at sooner, and was
+                    yield from self._look(wind_id, kept, looks, now)
+            self._wake(ctx, looks)
+
+        def _look(self, wind_id, kept, looks, now):
             silent_ms = now - (kept.heard_at or now)
             at = kept.sensor.last + silent_ms
             if is_forgotten(kept.sensor, silent_ms):
-                self.state.clear()
+                self.state.remove(wind_id)
                 return []
             if silent_ms > settings.registry_ttl_s * 1000:
                 [own] = own_texts(self.registry, [wind_id], [at])
                 kept.own = kept.own if own is None else own
             thresholds = WindThresholds.read(kept.own)
             self.progress.note(kept.partition, wind_id)
-            others = self.progress.of(kept.partition)
+            others = self.progress.of(kept)
             if is_overdue(kept, others, now, thresholds):
                 others = as_far_as(kept, self.passage.passed_ms()) or others
             sensor, rows = silence(kept.sensor, others, thresholds)
@@ -185,8 +220,9 @@ def alarm_function(settings: Settings):
             if (rows or is_abandoned(sensor, silent_ms, thresholds)) and self._is_given_up(wind_id, at):
                 sensor, rows = give_up(kept.sensor, at)
             kept.sensor = sensor
-            self._look(kept, ctx, self._next_look(kept, others, thresholds, now))
-            return self._keep(kept, rows)
+            kept.look_at = self._next_look(kept, others, thresholds, now)
+            looks.add(wind_id, kept.look_at)
+            return self._keep(wind_id, kept, rows)
 
         def _is_given_up(self, wind_id, at_ms):
             try:
@@ -199,18 +235,33 @@ def alarm_function(settings: Settings):
         def _next_look(self, kept, others, thresholds, now):
             return now + round(1000 * next_look_s(kept.sensor, others, thresholds, now - (kept.heard_at or now)))
 
-        def _look(self, kept, ctx, at):
-            if kept.look_at is not None:
-                ctx.timer_service().delete_processing_time_timer(kept.look_at)
+        def _wake(self, ctx, looks):
+            if looks.next is None:
+                return
+            at = -(-looks.next // _TOGETHER_MS) * _TOGETHER_MS
+            if looks.woken_at is not None:
+                if looks.woken_at <= at:
+                    return
+                ctx.timer_service().delete_processing_time_timer(looks.woken_at)
             ctx.timer_service().register_processing_time_timer(at)
-            kept.look_at = at
+            looks.woken_at = at
 
-        def _kept(self):
-            text = self.state.value()
-            return msgspec.json.decode(text, type=Kept) if text else Kept()
+        def _looks(self, ctx):
+            group = ctx.get_current_key()
+            if group not in self.looks:  # the first time since the start
+                before = [(wind_id, self._read(text).look_at) for wind_id, text in self.state.items()]
+                self.looks[group] = Looks((wind_id, at) for wind_id, at in before if at is not None)
+            return self.looks[group]
 
-        def _keep(self, kept, rows):
-            self.state.update(msgspec.json.encode(kept).decode())
+        def _kept(self, wind_id):
+            text = self.state.get(wind_id)
+            return self._read(text) if text else Kept()
+
+        def _read(self, text):
+            return msgspec.json.decode(text, type=Kept)
+
+        def _keep(self, wind_id, kept, rows):
+            self.state.put(wind_id, msgspec.json.encode(kept).decode())
             for row in rows:
                 self.counts[row["state"]].inc()
             return [tuple(row[name] for name in ALARM_COLUMNS) for row in rows]
@@ -238,16 +289,12 @@ def build_pipeline(
         *columns, partition, own = row
         return dict(zip(WINDOW_COLUMNS, columns, strict=True)), partition, own
 
-    def area(value):
-        # a sensor without an area has no neighbours
-        return value[0]["postal_code"] or f"\0{value[0]['wind_id']}"
-
     alarms = (
         env.to_data_stream(windows)
         .map(parted)
-        .key_by(area, key_type=Types.STRING())
+        .key_by(lambda value: group_of(area_of(value[0])), key_type=Types.INT())
         .process(area_function())
-        .key_by(lambda value: value[0]["wind_id"], key_type=Types.STRING())
+        .key_by(lambda value: group_of(value[0]["wind_id"]), key_type=Types.INT())
         .process(alarm_function(settings))
         .map(lambda values: Row(*values), output_type=row_type)
     )

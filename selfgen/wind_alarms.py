@@ -12,8 +12,9 @@ windows alone, so a restart, or a window that comes again, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from heapq import heapify, heappop, heappush
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -350,11 +351,43 @@ class Progress:
         if at is not None:
             self._newest[partition] = max(self._newest.get(partition, at), at)
 
-    def of(self, partition: int) -> int | None:
-        """Return the time of the newest window that the sensors of a partition are compared with."""
-        if len(self._sensors.get(partition, ())) > 1:
-            return self._newest.get(partition)
-        return max(self._newest.values(), default=None)
+    def of(self, kept: Kept) -> int | None:
+        """Return the time of the newest window that a sensor is compared with, and note in it where it is not alone.
+
+        Once it was not, it is not taken to be: after a restart the others of its partition are not known yet.
+        """
+        kept.alone = kept.alone and len(self._sensors.get(kept.partition, ())) <= 1
+        return max(self._newest.values(), default=None) if kept.alone else self._newest.get(kept.partition)
+
+
+class Looks:
+    """When sensors are to be looked at, the next one first.
+
+    It is kept in memory: after a restart it is made of what is kept of each sensor.
+    """
+
+    def __init__(self, looks: Iterable[tuple[str, int]] = ()) -> None:
+        self._looks = [(at, wind_id) for wind_id, at in looks]
+        heapify(self._looks)
+        self.woken_at: int | None = None
+        """When a timer fires for them, once one is set; by the job's clock, as all of them."""
+
+    def add(self, wind_id: str, at: int) -> None:
+        """Have a sensor looked at, also where it is to be looked at another time as well."""
+        heappush(self._looks, (at, wind_id))
+
+    @property
+    def next(self) -> int | None:
+        """When the next sensor is to be looked at; None where there is none."""
+        return self._looks[0][0] if self._looks else None
+
+    def due(self, now: int) -> list[tuple[str, int]]:
+        """Return the sensors that are to be looked at by now, and when they were to be; they are not any more."""
+        found = []
+        while self._looks and self._looks[0][0] <= now:
+            at, wind_id = heappop(self._looks)
+            found.append((wind_id, at))
+        return found
 
 
 # -- a sensor ----------------------------------------------------------------------------------------
@@ -377,6 +410,7 @@ class Kept(Struct):
 
     sensor: Sensor | None = None
     partition: int = 0
+    alone: bool = True  # in its partition, as far as is known
     own: str | None = None  # JSON text, as `WindThresholds.read` takes it
     heard_at: int | None = None  # when its last window came, by the clock of the job
     look_at: int | None = None  # the next time, by that clock

@@ -392,16 +392,22 @@ def test_a_sensor_of_unknown_rhythm_is_not_judged() -> None:
 
 def test_progress_is_that_of_the_sensors_that_would_be_late_together() -> None:
     progress = Progress()
-    assert progress.of(0) is None
+    assert progress.of(Kept()) is None
     progress.note(0, "A", 1000)
     progress.note(1, "B", 9000)
-    assert progress.of(0) == 9000  # alone in its partition
+    one = Kept()
+    assert progress.of(one) == 9000  # alone in its partition
     progress.note(0, "C", 2000)
-    assert progress.of(0) == 2000  # its partition is behind
+    assert progress.of(one) == 2000  # its partition is behind
     progress.note(1, "D")  # known, not heard yet
-    assert progress.of(1) == 9000
+    assert progress.of(Kept(partition=1)) == 9000
     progress.note(1, "B", 8000)
-    assert progress.of(1) == 9000
+    assert progress.of(Kept(partition=1)) == 9000
+    after_restart = Progress()
+    after_restart.note(0, "A")
+    after_restart.note(1, "B", 9000)
+    assert after_restart.of(one) is None  # the others of its partition are still to be heard of
+    assert after_restart.of(Kept()) == 9000
 
 
 def test_when_to_look_again() -> None:
