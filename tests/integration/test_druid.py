@@ -68,6 +68,10 @@ def energy_by_hour(settings: Settings, start: datetime, hours: int) -> dict[str,
     return {row["slot"][11:13]: (row["n"], row["energy"]) for row in rows}
 
 
+#: How often Druid is asked to compact: each time its coordinator looks at all segments.
+ASKED_EACH_S = 2
+
+
 def wait_for(probe: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.1) -> None:
     deadline = time.monotonic() + timeout_s
     while not probe():
@@ -254,7 +258,7 @@ def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Set
     before = light_by_hour(settings)
     assert druid_storage.status(settings)["sensor_report"]["segments"] == 4
     druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "sensor_report"))
-    wait_for(compacted, timeout_s=120, every_s=2)
+    wait_for(compacted, timeout_s=120, every_s=ASKED_EACH_S)
     assert light_by_hour(settings) == before
     wait_for(lambda: druid_storage.status(settings)["sensor_report"]["rows"] == 901)
     druid.coordinator(settings, "DELETE", "config/compaction/sensor_report")
@@ -389,8 +393,7 @@ def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, t
         )
         return bool(druid.query(settings, sql)[0]["n"] == 2)  # September and October
 
-    # each request has the coordinator look at all segments anew; a task for each month, one after the other
-    wait_for(compacted, timeout_s=240, every_s=2)
+    wait_for(compacted, timeout_s=120, every_s=ASKED_EACH_S)
     druid.coordinator(settings, "DELETE", "config/compaction/panel_day")
     agree()
     replaced(start + 50 * HOUR, panel_rows(start + 50 * HOUR, 2, factor=5.0), 2)
