@@ -383,19 +383,24 @@ def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, t
     replaced(start, panel_rows(start, 70), 70)
     replaced(start + 20 * HOUR, panel_rows(start + 20 * HOUR, 9, factor=3.0), 9)
     replaced(start + 40 * HOUR, [], 1)
+    # the latest days are not compacted: these are others
+    later = datetime(2025, 12, 10, 7, tzinfo=UTC)
+    replaced(later, panel_rows(later, 9), 9)
     druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "panel_day"))
 
     def compacted() -> bool:
         druid.coordinator(settings, "POST", "compaction/compact")
         sql = (
-            "SELECT COUNT(*) AS n FROM sys.segments WHERE datasource = 'panel_day' AND is_active = 1"
-            " AND \"start\" < '2025-11' AND is_available = 1"
+            "SELECT \"start\", \"end\" FROM sys.segments WHERE datasource = 'panel_day'"
+            " AND is_active = 1 AND is_available = 1 AND \"start\" < '2025-11'"
         )
-        return bool(druid.query(settings, sql)[0]["n"] == 2)  # September and October
+        spans = sorted((row["start"][:10], row["end"][:10]) for row in druid.query(settings, sql))
+        return spans == [("2025-09-01", "2025-10-01"), ("2025-10-01", "2025-11-01")]
 
     wait_for(compacted, timeout_s=120, every_s=ASKED_EACH_S)
     druid.coordinator(settings, "DELETE", "config/compaction/panel_day")
     agree()
+    replaced(later, [], 9)
     replaced(start + 50 * HOUR, panel_rows(start + 50 * HOUR, 2, factor=5.0), 2)
     replaced(start, [], 70)
     assert by_client(settings, "panel_day") == {}
