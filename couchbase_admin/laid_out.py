@@ -35,11 +35,11 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of each row of a look-up, its answer and whether the element is known; only where it is `fresh`."""
+    """Of each row of a look-up, its answer, whether the element is known, and when that was read."""
 
     answers: NDArray[Any]
     known: NDArray[np.bool_]
-    fresh: NDArray[np.bool_]
+    read_at: NDArray[np.float64]
 
 
 class LaidOut:
@@ -65,21 +65,17 @@ class LaidOut:
             self._columns = np.concatenate([self._columns, np.zeros(len(new), _COLUMNS)])
             self._columns[[self._places[one] for one in rows]] = np.array(list(map(tuple, rows.values())), _COLUMNS)
 
-    def find(
-        self,
-        element_ids: Sequence[str] | NDArray[Any],
-        times: NDArray[np.int64],
-        oldest_known: float,
-        oldest_unknown: float,
-    ) -> Found:
-        """Return the answers at event times, fresh where they were read since the oldest time of their kind."""
+    def __contains__(self, element_id: str) -> bool:
+        return element_id in self._places
+
+    def find(self, element_ids: Sequence[str] | NDArray[Any], times: NDArray[np.int64]) -> Found:
+        """Return the answers at event times; read infinitely long ago where nothing is laid out."""
         with self._lock:
             places = np.fromiter(map(self._places.get, element_ids, repeat(0)), np.intp, len(element_ids))
             columns = self._columns
-        known = columns["known"][places]
         inside = (columns["start"][places] <= times) & (times < columns["end"][places])
         return Found(
             np.where(inside, columns["inside"][places], columns["outside"][places]),
-            known,
-            columns["read_at"][places] >= np.where(known, oldest_known, oldest_unknown),
+            columns["known"][places],
+            columns["read_at"][places],
         )

@@ -4,7 +4,8 @@
 >>> registry.lookup("panel", ["P1", "P2"], [1_767_225_600_000, 1_767_225_600_000])  # doctest: +SKIP
 
 A reading thread does all that may wait for Couchbase. A caller waits for it no longer than the timeout, then takes
-what the cache has, marked `stale`. While Couchbase is away nobody waits: the thread tries again by itself.
+what the cache has, marked `stale`. While Couchbase is away nobody waits: the thread tries again by itself. Nor does
+anybody wait for elements that are asked for again and again: they are read anew before they are too old.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -58,6 +59,8 @@ _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
 _PART = 334  # elements read at once: a third of a batch of a thousand
 _READERS = 3  # while one waits for Couchbase, the others decode
+_RENEWED_AFTER = 2 / 3  # of the time to live: elements that are asked for then are read anew, and nobody waits
+_RENEWED_AT_ONCE = 100  # so that whoever looks up meanwhile is not kept from it for long
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -167,6 +170,8 @@ class Registry:
         self._clock = clock
         self._entries: dict[Kind, dict[str, _Entry]] = {"panel": {}, "light": {}, "wind": {}}
         self._laid_out = {kind: LaidOut(settings.registry_cache_elements) for kind in self._entries}
+        self._ageing: dict[Kind, dict[str, None]] = {kind: {} for kind in self._entries}
+        self._renewing = False
         self._clients: dict[str, tuple[float, _Client]] = {}
         self._documents: Documents | None = None
         self._reader: ThreadPoolExecutor | None = None
@@ -207,7 +212,10 @@ class Registry:
         times = np.asarray(event_times_ms, dtype=np.int64)
         if len(element_ids) != len(times):
             raise ValueError(f"{len(element_ids)} element ids, but {len(times)} event times")
-        answers, known, fresh = self._laid_out[kind].find(element_ids, times, *self._oldest())
+        answers, known, read_at = self._laid_out[kind].find(element_ids, times)
+        fresh = read_at >= np.where(known, *self._oldest())
+        ageing = fresh & (read_at < np.where(known, *self._oldest(_RENEWED_AFTER)))
+        self._renew(kind, [element_ids[row] for row in np.flatnonzero(ageing).tolist()])
         stale = np.zeros(len(times), dtype=bool)
         if len(others := np.flatnonzero(~fresh)):
             ids = np.asarray(element_ids, dtype=object)[others]
@@ -308,10 +316,13 @@ class Registry:
 
     # the cache
 
-    def _oldest(self) -> tuple[float, float]:
-        """Return since when an answer must have been read, of an element that is known and of one that is not."""
+    def _oldest(self, share: float = 1.0) -> tuple[float, float]:
+        """Return since when an answer must have been read, of an element that is known and of one that is not.
+
+        `share`: for its age to be less than this share of the time to live.
+        """
         now = self._clock()
-        return now - self._settings.registry_ttl_s, now - self._settings.registry_unknown_ttl_s
+        return now - share * self._settings.registry_ttl_s, now - share * self._settings.registry_unknown_ttl_s
 
     def _read_first(
         self, kind: Kind, element_ids: NDArray[Any], times: NDArray[np.int64]
@@ -347,13 +358,18 @@ class Registry:
         The timeout is for all of them; `patient`: for each part, so that any number is read while there is progress.
         """
         cache = self._entries[kind]
-        entries = [cache.get(one, _NEVER) for one in ids]
-        oldest_known, oldest_unknown = self._oldest()
-        old = [
-            position
-            for position, entry in enumerate(entries)
-            if entry.read_at < (oldest_unknown if entry.element is None else oldest_known)
-        ]
+        with self._lock:
+            entries = [cache.get(one, _NEVER) for one in ids]
+        oldest, soon = self._oldest(), self._oldest(_RENEWED_AFTER)
+        old = [position for position, entry in enumerate(entries) if entry.read_at < oldest[entry.element is None]]
+        self._renew(
+            kind,
+            [
+                one
+                for one, entry in zip(ids, entries, strict=True)
+                if oldest[entry.element is None] <= entry.read_at < soon[entry.element is None]
+            ],
+        )
         stale = np.zeros(len(entries), dtype=bool)
         if old:
             MISSES.inc(len(old))
@@ -369,11 +385,9 @@ class Registry:
     def _refresh(self, kind: Kind, ids: Sequence[str], *, patient: bool) -> None:
         """Have elements read, in parts side by side, and wait for them no longer than the timeout."""
         with self._lock:
-            if self._reader is None:
-                self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="registry")
             if self._away:
                 return
-            reader = self._reader
+            reader = self._readers()
             parts = [reader.submit(self._read, kind, ids[first : first + _PART]) for first in range(0, len(ids), _PART)]
         deadline = time.monotonic() + self._settings.couchbase_timeout_s
         try:
@@ -382,11 +396,57 @@ class Registry:
         except (FutureTimeout, Unavailable):
             for part in parts:
                 part.cancel()
+            self._lose()
+
+    def _renew(self, kind: Kind, ids: Sequence[str]) -> None:
+        """Have elements read that are still as they should be, and do not wait for it."""
+        if not ids:
+            return
+        with self._lock:
+            if self._away:
+                return
+            self._ageing[kind].update(dict.fromkeys(ids))
+            if not self._renewing:
+                self._renewing = True
+                self._readers().submit(self._renew_all)
+
+    def _renew_all(self) -> None:
+        try:
+            while part := self._next_ageing():
+                kind, ids = part
+                entries = self._read(kind, ids)
+                laid_out = self._laid_out[kind]
+                laid_out.put(
+                    {one: entry.row() for one, entry in entries.items() if one in laid_out and len(entry.periods) <= 1}
+                )
+                with self._lock:  # not before: it would be asked for once more
+                    for one in ids:
+                        self._ageing[kind].pop(one, None)
+        except Unavailable:
+            self._lose()
+        finally:
             with self._lock:
-                if not self._away:
-                    self._away = True
-                    AWAY.set(1)
-                    reader.submit(self._come_back)
+                self._renewing = False
+                for ageing in self._ageing.values():
+                    ageing.clear()
+
+    def _next_ageing(self) -> tuple[Kind, list[str]] | None:
+        with self._lock:
+            parts = ((kind, list(islice(ageing, _RENEWED_AT_ONCE))) for kind, ageing in self._ageing.items() if ageing)
+            return next(parts, None) if self._reader is not None else None
+
+    def _readers(self) -> ThreadPoolExecutor:
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="registry")
+        return self._reader
+
+    def _lose(self) -> None:
+        """Have nobody wait for Couchbase until it answers again."""
+        with self._lock:
+            if not self._away and self._reader is not None:
+                self._away = True
+                AWAY.set(1)
+                self._reader.submit(self._come_back)
 
     def _come_back(self) -> None:
         while self._reader is not None:
@@ -412,7 +472,7 @@ class Registry:
 
     # reading
 
-    def _read(self, kind: Kind, ids: Sequence[str]) -> None:
+    def _read(self, kind: Kind, ids: Sequence[str]) -> dict[str, _Entry]:
         documents = self._connected()
         read_at = self._clock()
         element_keys = [element_key(kind, one) for one in ids]
@@ -429,11 +489,15 @@ class Registry:
         }
         relations = settle(documents, kind, written, decoded)
         clients = self._clients_of(documents, relations.values())
-        cache = self._entries[kind]
+        entries = {}
         for one, key in zip(ids, element_keys, strict=True):
-            cache.pop(one, None)
             element = (self._readable(key, found[key], _ELEMENT.decode) or _Element()) if key in found else None
-            cache[one] = _entry(read_at, element, relations.get(one), clients)
+            entries[one] = _entry(read_at, element, relations.get(one), clients)
+        with self._lock:
+            for one in entries:
+                self._entries[kind].pop(one, None)
+            self._entries[kind].update(entries)
+        return entries
 
     def _readable(self, key: str, stored: Stored, decode: Callable[[bytes], Content]) -> Content | None:
         """Return a document, or None where it is malformed: that must not keep the others from being read."""

@@ -391,7 +391,7 @@ def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, t
     def compacted() -> bool:
         druid.coordinator(settings, "POST", "compaction/compact")
         sql = (
-            "SELECT \"start\", \"end\" FROM sys.segments WHERE datasource = 'panel_day'"
+            'SELECT "start", "end" FROM sys.segments WHERE datasource = \'panel_day\''
             " AND is_active = 1 AND is_available = 1 AND \"start\" < '2025-11'"
         )
         spans = sorted((row["start"][:10], row["end"][:10]) for row in druid.query(settings, sql))

@@ -199,6 +199,49 @@ def test_a_change_is_in_force_within_a_minute(store, registry, clock):
     assert clock.now - 1009.9 < 60
 
 
+@pytest.mark.parametrize("periods", [1, 2])
+def test_what_is_asked_for_again_is_read_before_it_is_too_old_and_nobody_waits(store, registry, clock, periods):
+    ids = [f"P{number}" for number in range(250)]
+    times = [ms(NOW)] * len(ids)
+    for one in ids:
+        add_element(store, Panel(panel_id=one, power_cap=400.0))
+        add_install(store, "panel", one, "C1" if periods == 1 else "C2", NOW - 10 * DAY)
+        if periods == 2:
+            move_install(store, "panel", one, "C1", NOW - 5 * DAY)
+
+    def in_columns() -> list[str]:
+        return registry.lookup("panel", ids, times)["client_id"].tolist()
+
+    def in_texts() -> list[str]:
+        return [json.loads(f"{{{text}}}")["client_id"] for text in registry.texts("panel", ids, times)]
+
+    ways = (in_columns, in_texts)
+    for way in ways:
+        assert way() == ["C1"] * 250
+    move_install(store, "panel", "P1", "C2", NOW - DAY)
+    move_install(store, "panel", "P249", "C2", NOW - DAY)
+    moved = ["C1", "C2", *["C1"] * 247, "C2"]
+    clock.now += 19.9  # two thirds of the time to live have not passed
+    waited = registry._refresh
+    registry._refresh = lambda *given, **named: pytest.fail("somebody waits")
+    asked = len(registry._documents.asked)
+    for way in ways:
+        assert way() == ["C1"] * 250
+    assert not registry._renewing
+    assert len(registry._documents.asked) == asked
+    clock.now += 0.2
+    assert in_columns() == ["C1"] * 250
+    all_renewed(registry)
+    assert [count for count in registry._documents.asked[asked:] if count > 2] == [200, 200, 100]
+    asked = len(registry._documents.asked)
+    assert in_texts() == moved
+    clock.now += 10  # what was read at first would be too old now
+    registry._refresh = waited
+    for way in ways:
+        assert way() == moved
+    assert len(registry._documents.asked) == asked
+
+
 def test_unknown_elements_are_asked_for_again_sooner(store, registry, clock):
     assert registry.lookup("panel", ["P1"], [0])["known"].tolist() == [False]
     add_element(store, Panel(panel_id="P1", power_cap=400.0))
@@ -231,6 +274,11 @@ def plain(settings) -> tuple[Registry, str]:
         update={"couchbase_timeout_s": 1.0, "registry_ttl_s": 0.2, "registry_unknown_ttl_s": 0.2}
     )
     return Registry(quick), one
+
+
+@retry(stop=stop_after_delay(30), wait=wait_fixed(0.02))
+def all_renewed(registry: Registry) -> None:
+    assert not registry._renewing
 
 
 @retry(stop=stop_after_delay(30), wait=wait_fixed(0.2))

@@ -45,28 +45,29 @@ def test_the_valid_period_is_found_as_by_hand(elements, queries):
     assert _positions_valid_at(entries, codes, times).tolist() == [by_hand(code, time) for code, time in queries]
 
 
-def test_what_is_laid_out_answers_until_it_is_too_old():
+def test_what_is_laid_out_answers_by_event_time_and_tells_when_it_was_read():
     laid_out = LaidOut(3)
     laid_out.put({"P1": Row(10.0, True, 100, 200, ("in",), ("out",)), "P2": Row(9.0, False, 0, 0, ("",), ("none",))})
     ids, times = ["P1", "P9", "P1", "P2", "P1"], np.array([100, 100, 200, 100, 99])
 
-    found = laid_out.find(ids, times, oldest_known=10.0, oldest_unknown=9.0)
-    assert found.fresh.tolist() == [True, False, True, True, True]
-    assert found.answers[found.fresh].tolist() == [("in",), ("out",), ("none",), ("out",)]
-    assert found.known[found.fresh].tolist() == [True, True, False, True]
-    assert laid_out.find(ids, times, 10.1, 9.0).fresh.tolist() == [False, False, False, True, False]
-    assert not laid_out.find(ids, times, 10.1, 9.1).fresh.any()
+    found = laid_out.find(ids, times)
+    assert found.read_at.tolist() == [10.0, -np.inf, 10.0, 9.0, 10.0]
+    there = found.read_at > 0
+    assert found.answers[there].tolist() == [("in",), ("out",), ("none",), ("out",)]
+    assert found.known[there].tolist() == [True, True, False, True]
+    assert [one in laid_out for one in ("P1", "P9", "P2")] == [True, False, True]
 
     laid_out.put({"P1": Row(11.0, True, 0, 300, ("anew",), ("out",))})
-    assert laid_out.find(["P1"], np.array([299]), 11.0, 11.0).answers.tolist() == [("anew",)]
+    found = laid_out.find(["P1"], np.array([299]))
+    assert (found.answers.tolist(), found.read_at.tolist()) == ([("anew",)], [11.0])
 
 
 def test_no_more_is_laid_out_than_there_is_room_for():
     laid_out = LaidOut(2)
     for one in ("P1", "P2", "P3"):
         laid_out.put({one: Row(1.0, True, 0, 1, (one,), ())})
-    found = laid_out.find(["P1", "P2", "P3"], np.zeros(3, np.int64), 1.0, 1.0)
-    assert found.fresh.tolist() == [False, False, True]
+    found = laid_out.find(["P1", "P2", "P3"], np.zeros(3, np.int64))
+    assert found.read_at.tolist() == [-np.inf, -np.inf, 1.0]
     assert found.answers[2] == ("P3",)
 
 
