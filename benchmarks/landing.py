@@ -25,7 +25,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from benchmarks.connect import DEFAULT, TUNED, connector
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack, register
-from kafka_consumers.landing import PERFORMANCE_TOPIC, counts
+from kafka_consumers.landing import counts
+from kafka_consumers.reporter import PERFORMANCE_TOPIC
+from kafka_consumers.store import Tally
 from selfgen.clients import kafka, mongo
 from selfgen.settings import Settings
 from stack import lifecycle
@@ -100,8 +102,8 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
     del encoded
     read_s, readings = _read_hour(first)
     _send_all(settings, plan)
-    with _consumers(first, 1) as processes:
-        again = _watch(first, processes, plan.messages, _consumed(first, plan.messages))
+    with _consumed(first, plan.messages) as consumed, _consumers(first, 1) as processes:
+        again = _watch(first, processes, plan.messages, consumed)
         _expect(first, landed=plan.messages, duplicates=plan.messages)
         delays = _paced(first, plan)
     return [
@@ -179,14 +181,18 @@ def _message(panel: str, time_: str | int, number: int) -> bytes:
 
 def _landing(settings: Settings, plan: Plan, processes: int) -> Measured:
     mongo.ensure_collections(settings)
-    with _consumers(settings, processes) as running:
-        measured = _watch(settings, running, plan.messages, _consumed(settings), consumers=processes)
+    with _consumed(settings) as consumed, _consumers(settings, processes) as running:
+        measured = _watch(settings, running, plan.messages, consumed, consumers=processes)
     _expect(settings, landed=plan.messages, duplicates=0)
     return measured
 
 
-def _consumed(settings: Settings, before: int = 0) -> Callable[[], int]:
-    return lambda: counts(settings)[TOPIC]["consumed"] - before
+@contextmanager
+def _consumed(settings: Settings, before: int = 0) -> Iterator[Callable[[], int]]:
+    """Count the messages that progressed: by one client, for whoever measures must not take from what is measured."""
+    with mongo.connect(settings) as client:
+        progress = client[settings.mongodb_database]["landing_progress"]
+        yield lambda: sum(Tally.of(document).messages for document in progress.find({"topic_id": TOPIC})) - before
 
 
 def _expect(settings: Settings, landed: int, duplicates: int) -> None:

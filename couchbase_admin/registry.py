@@ -59,8 +59,9 @@ _ALWAYS = np.iinfo(np.int64).max
 _RETRY_S = 0.5
 _PART = 334  # elements read at once: a third of a batch of a thousand
 _READERS = 3  # while one waits for Couchbase, the others decode
-_RENEWED_AFTER = 2 / 3  # of the time to live: elements that are asked for then are read anew, and nobody waits
-_RENEWED_AT_ONCE = 100  # so that whoever looks up meanwhile is not kept from it for long
+_RENEWED_AFTER = 1 / 2  # of the time to live: elements that are asked for then are read anew, and nobody waits
+_RENEWED_AT_ONCE = 100
+_PAUSE = 2  # as long as they took: the SDK needs Python for each key, which whoever looks up needs as well
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -172,6 +173,7 @@ class Registry:
         self._laid_out = {kind: LaidOut(settings.registry_cache_elements) for kind in self._entries}
         self._ageing: dict[Kind, dict[str, None]] = {kind: {} for kind in self._entries}
         self._renewing = False
+        self._closed = threading.Event()
         self._clients: dict[str, tuple[float, _Client]] = {}
         self._documents: Documents | None = None
         self._reader: ThreadPoolExecutor | None = None
@@ -310,6 +312,7 @@ class Registry:
 
     def close(self) -> None:
         """Stop the reading thread."""
+        self._closed.set()
         if self._reader is not None:
             self._reader.shutdown(wait=False, cancel_futures=True)
             self._reader = None
@@ -412,8 +415,10 @@ class Registry:
 
     def _renew_all(self) -> None:
         try:
-            while part := self._next_ageing():
+            took_s = 0.0
+            while not self._closed.wait(_PAUSE * took_s) and (part := self._next_ageing()):
                 kind, ids = part
+                began = time.monotonic()
                 entries = self._read(kind, ids)
                 laid_out = self._laid_out[kind]
                 laid_out.put(
@@ -422,6 +427,7 @@ class Registry:
                 with self._lock:  # not before: it would be asked for once more
                     for one in ids:
                         self._ageing[kind].pop(one, None)
+                took_s = time.monotonic() - began
         except Unavailable:
             self._lose()
         finally:
@@ -433,7 +439,7 @@ class Registry:
     def _next_ageing(self) -> tuple[Kind, list[str]] | None:
         with self._lock:
             parts = ((kind, list(islice(ageing, _RENEWED_AT_ONCE))) for kind, ageing in self._ageing.items() if ageing)
-            return next(parts, None) if self._reader is not None else None
+            return next(parts, None)
 
     def _readers(self) -> ThreadPoolExecutor:
         if self._reader is None:

@@ -1,8 +1,8 @@
 """The landing engine: a topic's messages from Kafka into MongoDB, each counted exactly once.
 
-One process reads, judges and encodes batches, while its second thread writes the one before:
+One process reads, judges and encodes batches, while two threads write those before, each after the other:
 
-    consume → judge (selfgen.messages) → whose is it (registry) → encode (documents) → write (store) → commit
+    consume → judge (selfgen.messages) → whose is it (registry) → encode (documents) → insert (store) → advance → commit
 
 Where a partition goes on is decided by its progress in MongoDB, not by Kafka's committed offset, which only follows
 it for the eyes of Kafka's tools.
@@ -17,14 +17,13 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pymongo
@@ -51,10 +50,9 @@ from tenacity import (
 )
 
 from kafka_consumers import documents, health
-from kafka_consumers.entrance import Bounds, Numbers, judge
+from kafka_consumers.reporter import Reporter, first_clause
 from kafka_consumers.store import Batch, Range, Store, Tally, message_id, offset_of_life
-from selfgen import performance
-from selfgen.clients import kafka, mongo
+from selfgen.clients import mongo
 from selfgen.messages import LATEST_MS, Decoded, as_object, decode
 from selfgen.settings import Settings
 
@@ -62,18 +60,17 @@ log = structlog.get_logger()
 
 #: The process of each topic: its name, and its consumer group.
 PROCESSES = {"wind": "streaming_sensor_wind", "light": "streaming_sensor_light", "panel": "streaming_panel"}
-PERFORMANCE_TOPIC = "topic_performance"
 
+#: Works that are written at once: while the progress of one advances, the next one is inserted.
+_AT_ONCE = 2
 #: How long a batch may fill, s: a bound on delay when messages are few.
 _LINGER_S = 0.05
-#: How long a rebalance or a stop waits for the batch that is being written, s.
+#: How long a rebalance or a stop waits for what is being written, and for the report, s.
 _FINISH_S = 5.0
 #: When a write takes longer, consuming pauses, s.
 _PATIENCE_S = 1.0
 #: How long the loop waits for MongoDB, s; a write, which has a thread of its own, waits on.
 _ANSWER_S = 5.0
-#: How long the loop waits for Kafka to take its reports, s.
-_TELLING_S = 2.0
 #: A round of the loop that takes longer is stuck, s.
 _ROUND_S = 30.0
 #: Why there is an alarm, though the message was landed.
@@ -151,6 +148,37 @@ class Written(NamedTuple):
     landed_ms: int
 
 
+@dataclass(slots=True)
+class Turn:
+    """When a work is written: its documents after those of the one before, its progress after that one's.
+
+    Where a work was given up, those after it are as well: what comes again must not find them before it.
+    """
+
+    before: Future[list[Written]] | None
+    before_inserted: Future[None] | None
+    inserted: Future[None] = field(default_factory=Future)
+
+    def await_insert_of_before(self) -> None:
+        """Wait until the documents of the work before are there."""
+        if self.before_inserted:
+            self.before_inserted.result()
+
+    def await_end_of_before(self) -> None:
+        """Wait until the work before is written."""
+        if self.before:
+            self.before.result()
+
+    def let_next(self, error: BaseException | None = None) -> None:
+        """Let the next work insert its documents, or give it up for this error; only the first call counts."""
+        if self.inserted.done():
+            return
+        if error:
+            self.inserted.set_exception(error)
+        else:
+            self.inserted.set_result(None)
+
+
 class Landing:
     """One consumer of one topic.
 
@@ -169,14 +197,12 @@ class Landing:
         self.settings = settings
         self.lookup = lookup
         self.name = f"{PROCESSES[topic]}-{socket.gethostname()}-{os.getpid()}"
-        #: of the operators' alarms
-        self.bounds = Bounds()
         self._troubles: dict[str, str] = {}
         self._client = mongo.connect(settings, timeout_s=2.0)
         self._store = Store(self._client[settings.mongodb_database], self.name)
         self._consumer = Consumer(self._kafka_settings(), logger=logging.getLogger("selfgen.kafka"))
-        self._producer = kafka.producer(settings)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self.reporter = Reporter(topic, self.name, settings, self._store, lambda: self._troubles.pop("kafka", None))
+        self._writers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="writer")
         self._giving_up = threading.Event()
         self._retrying = Retrying(
             retry=retry_if_exception_type(PyMongoError),
@@ -192,10 +218,9 @@ class Landing:
         self._next: dict[int, int] = {}
         self._lives: dict[int, int] = {}
         self._refused_before: dict[int, dict[int, str]] = {}
-        self._writing: Future[list[Written]] | None = None
+        self._writing: deque[Future[list[Written]]] = deque()
+        self._inserted: Future[None] | None = None
         self._alarmed: OrderedDict[str, None] = OrderedDict()
-        self._delays: dict[int, performance.DelaySketch] = {}
-        self._report_at = time.monotonic() + settings.landing_report_s
         self._round_at = time.monotonic()
         self._expiring: threading.Thread | None = None
         self._expired_ms = 0
@@ -229,10 +254,10 @@ class Landing:
                 if messages:
                     self._troubles.pop("kafka", None)
                 for work in self._prepare(self._due(messages)):
-                    if not self._settle(stop):
+                    if not self._settle(stop, most=_AT_ONCE - 1):
                         return
                     self._submit(work)
-                if time.monotonic() >= self._report_at and self._settle(stop):
+                if self.reporter.is_due() and self._settle(stop):
                     self._report()
         finally:
             self._leave()
@@ -250,10 +275,12 @@ class Landing:
     def _leave(self) -> None:
         self._finish()
         self._giving_up.set()
-        if not self.trouble:
+        if self.reporter.wait(0.0 if self.trouble else _FINISH_S) and not self.trouble:
             self._report()
+            self.reporter.wait(_FINISH_S)
+        self.reporter.close()
         self._consumer.close()
-        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=False, cancel_futures=True)
         self._client.close()
         log.info("stopped", topic=self.topic, consumer=self.name)
 
@@ -272,6 +299,7 @@ class Landing:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._finish()
+        self.reporter.wait(0.0 if self.trouble else _FINISH_S)  # the next one tells on from there
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -475,28 +503,57 @@ class Landing:
 
     def _submit(self, work: Work) -> None:
         if work.batch.ranges.keys() <= self._next.keys():
-            self._writing = self._writer.submit(self._write, work)
+            turn = Turn(self._writing[-1] if self._writing else None, self._inserted)
+            self._writing.append(self._writers.submit(self._write, work, turn))
+            self._inserted = turn.inserted
         else:  # a partition went meanwhile; the others read theirs again
             for number in work.batch.ranges:
                 self._next.pop(number, None)
 
-    def _write(self, work: Work) -> list[Written]:
-        """Write a work, as long as it takes; take it apart where MongoDB refuses a document of it."""
+    def _write(self, work: Work, turn: Turn) -> list[Written]:
+        """Write a work in its turn, as long as it takes; take it apart where MongoDB refuses a document of it."""
         try:
-            return [self._written(work)]
+            turn.await_insert_of_before()
+            try:
+                written = [self._written_in_turn(work.batch, turn)]
+            except PyMongoError:
+                raise
+            except Exception as error:
+                turn.await_end_of_before()
+                written = self._write_apart(work, error)
+        except Exception as error:
+            turn.let_next(error)
+            raise
+        turn.let_next()
+        return written
+
+    def _written_in_turn(self, batch: Batch, turn: Turn) -> Written:
+        inserted = self._retrying(self._store.insert, batch)
+        if not inserted.replacements:  # else the next one must find what these leave
+            turn.let_next()
+        turn.await_end_of_before()
+        tallies = self._retrying(self._store.advance, inserted)
+        return Written(batch, tallies, time.time_ns() // 1_000_000)
+
+    def _write_apart(self, work: Work, error: Exception) -> list[Written]:
+        if len(work.fetched) == 1:
+            # where its alarm is not taken either, the process ends and says why: no message is passed over
+            return [self._written(self._set_aside(work.fetched, work.starts, error).batch)]
+        log.warning("taken apart", topic=self.topic, messages=len(work.fetched), error=repr(error))
+        parts = self._halves(work.fetched, work.starts)
+        return [written for part in parts for written in self._write_part(part)]
+
+    def _write_part(self, work: Work) -> list[Written]:
+        try:
+            return [self._written(work.batch)]
         except PyMongoError:
             raise
         except Exception as error:
-            if len(work.fetched) == 1:
-                # where its alarm is not taken either, the process ends and says why: no message is passed over
-                return [self._written(self._set_aside(work.fetched, work.starts, error))]
-            log.warning("taken apart", topic=self.topic, messages=len(work.fetched), error=repr(error))
-            parts = self._halves(work.fetched, work.starts)
-        return [written for part in parts for written in self._write(part)]
+            return self._write_apart(work, error)
 
-    def _written(self, work: Work) -> Written:
-        tallies = self._retrying(self._store.land, work.batch)
-        return Written(work.batch, tallies, time.time_ns() // 1_000_000)
+    def _written(self, batch: Batch) -> Written:
+        tallies = self._retrying(self._store.land, batch)
+        return Written(batch, tallies, time.time_ns() // 1_000_000)
 
     @property
     def trouble(self) -> str | None:
@@ -504,56 +561,60 @@ class Landing:
         return "; ".join(self._troubles.values()) or None
 
     def _in_trouble(self, server: Literal["kafka", "mongodb"], error: object) -> None:
-        self._troubles[server] = f"{server}: {_first_clause(error)}"
+        self._troubles[server] = f"{server}: {first_clause(error)}"
         log.warning("waiting", topic=self.topic, consumer=self.name, trouble=self._troubles[server])
 
     def _on_kafka_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._in_trouble("kafka", error)
 
-    def _settle(self, stop: threading.Event) -> bool:
-        """Wait for the work that is being written, and keep the place in the group meanwhile.
+    def _settle(self, stop: threading.Event, most: int = 0) -> bool:
+        """Wait until at most so many works are being written, and keep the place in the group meanwhile.
 
         Returns
         -------
         bool
-            False where it did not end before the stop.
+            False where that was not so before the stop.
         """
-        if not self._writing:
-            return True
-        if not wait([self._writing], _PATIENCE_S).done:
-            self._pause(self._consumer.pause, self._assigned)
-            # a partition that goes meanwhile settles it: `_on_revoke`
-            while self._writing and not self._writing.done() and not stop.is_set():
-                self._round_at = time.monotonic()
-                message = self._consumer.poll(0.2)
-                if message is not None and self._is_next(message):
-                    self._next.pop(message.partition(), None)  # to be read again
-            self._pause(self._consumer.resume, self._assigned & self._next.keys())
-        return self._collect()
+        while len(self._writing) > most:
+            if not wait([self._writing[0]], _PATIENCE_S).done:
+                self._pause(self._consumer.pause, self._assigned)
+                # a partition that goes meanwhile settles it: `_on_revoke`
+                while self._writing and not self._writing[0].done() and not stop.is_set():
+                    self._round_at = time.monotonic()
+                    message = self._consumer.poll(0.2)
+                    if message is not None and self._is_next(message):
+                        self._next.pop(message.partition(), None)  # to be read again
+                self._pause(self._consumer.resume, self._assigned & self._next.keys())
+            if not self._collect():
+                return False
+        return True
 
     def _finish(self) -> None:
-        """Give the work that is being written a last chance; none while MongoDB is away."""
-        if self._writing:
-            wait([self._writing], 0.0 if "mongodb" in self._troubles else _FINISH_S)
-            self._collect()
+        """Give what is being written a last chance; none while MongoDB is away."""
+        wait(self._writing, 0.0 if "mongodb" in self._troubles else _FINISH_S)
+        self._collect()
 
     def _pause(self, action: Callable[[list[TopicPartition]], None], numbers: Iterable[int]) -> None:
         with suppress(KafkaException):  # a partition that went meanwhile
             action([TopicPartition(self.topic, number) for number in numbers])
 
     def _collect(self) -> bool:
-        """Take the results of a written work, if it is done."""
-        if not self._writing:
-            return True
-        if not self._writing.done():
-            return False
-        writing, self._writing = self._writing, None
-        if isinstance(writing.exception(), PyMongoError):  # given up at the stop: its messages come again
-            return False
+        """Take the results of the works that are written; False where the first one is not, or was given up."""
+        collected = False
+        while self._writing and self._writing[0].done():
+            writing = self._writing.popleft()
+            if isinstance(writing.exception(), PyMongoError):  # given up at the stop: its messages come again
+                return False
+            self._take(writing.result())
+            collected = True
+        return collected or not self._writing
+
+    def _take(self, works: Sequence[Written]) -> None:
+        """Take what became of a work's partitions."""
         self._troubles.pop("mongodb", None)
         done: dict[int, int] = {}
-        for batch, tallies, landed_ms in writing.result():
+        for batch, tallies, landed_ms in works:
             self._remember_alarms(batch.alarms)
             for number, tally in tallies.items():
                 if tally is None:
@@ -561,8 +622,7 @@ class Landing:
                     self._next.pop(number, None)
                     continue
                 done[number] = batch.ranges[number].end
-                delays_s = (landed_ms - batch.event_times_ms[batch.partitions == number]) / 1000
-                self._delays.setdefault(number, performance.DelaySketch()).add(delays_s)
+                self.reporter.count(number, (landed_ms - batch.event_times_ms[batch.partitions == number]) / 1000)
                 health.count(self.topic, number, tally)
         if done:
             with suppress(KafkaException):  # nothing depends on it
@@ -570,25 +630,18 @@ class Landing:
                     offsets=[TopicPartition(self.topic, number, end) for number, end in done.items()],
                     asynchronous=True,
                 )
-        return True
 
     # what operators see
 
     def _report(self) -> None:
-        """Send each partition's numbers since the last report, and note what was reported."""
-        self._report_at = time.monotonic() + self.settings.landing_report_s
-        now_ms = time.time_ns() // 1_000_000
+        """Have each partition's numbers told, when nothing is being written; remove what is kept no longer."""
         try:
             with pymongo.timeout(_ANSWER_S):
-                # a row that may yet be delivered must not be told again in the next one's numbers
-                if self._producer.flush(_TELLING_S) == 0:
-                    for number in sorted(self._next):
-                        self._report_partition(number, now_ms)
-                    self._producer.flush(_TELLING_S)
-            self._troubles.pop("kafka", None)
-            self._expire(now_ms)
-        except (KafkaException, PyMongoError) as error:
-            log.warning("no report", topic=self.topic, error=_first_clause(error))
+                self.reporter.begin(self._store.totals(self.topic, self._next))
+        except PyMongoError as error:
+            log.warning("no report", topic=self.topic, error=first_clause(error))
+            return
+        self._expire(time.time_ns() // 1_000_000)
 
     def _expire(self, now_ms: int) -> None:
         """Once an hour, one consumer of the topic has a thread remove the readings that are kept no longer."""
@@ -606,46 +659,10 @@ class Landing:
         try:
             removed = mongo.expire(self._store.database, self.topic, before_ms)
         except PyMongoError as error:
-            log.warning("not expired", topic=self.topic, error=_first_clause(error))
+            log.warning("not expired", topic=self.topic, error=first_clause(error))
             return
         if removed:
             log.info("expired", topic=self.topic, readings=removed, before_ms=before_ms)
-
-    def _report_partition(self, number: int, now_ms: int) -> None:
-        _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=1.0)
-        progress = self._store.progress(self.topic, number)
-        totals = performance.Totals.of(progress)
-        row = performance.row(
-            self.topic,
-            number,
-            self.name,
-            totals,
-            performance.Totals(**progress.get("reported", {})),
-            max(end - progress["next_offset"], 0),
-            self._delays.pop(number, performance.DelaySketch()),
-            now_ms,
-        )
-        health.show(row)
-        silent_s = self._store.silent_s(self.topic, now_ms) if number == 0 else None
-        numbers = Numbers(row["lag"], row["messages"], row["rejected"], row["delay_p95"], silent_s)
-        state, events = judge(progress.get("alarms", {}), numbers, now_ms, self.bounds)
-        self._store.raise_events(self.topic, number, events, now_ms)
-
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            if error is None:
-                self._store.note_reported(self.topic, number, asdict(totals), row, state)
-
-        key = f"{self.topic}|{number}"
-        self._producer.produce(PERFORMANCE_TOPIC, msgspec.json.encode(row), key, on_delivery=delivered)
-
-
-def _first_clause(error: object) -> str:
-    """Return what went wrong, without the driver's picture of its servers."""
-    if isinstance(error, KafkaException):
-        error = error.args[0]
-    if isinstance(error, KafkaError):
-        error = error.str()
-    return str(error).partition(" (configured timeouts")[0]
 
 
 def _received_ms(messages: Sequence[Message], now_ms: int) -> documents.IntArray:

@@ -17,6 +17,8 @@ from kafka_consumers.landing import Landing, Lookup, Owners
 from selfgen.settings import get_settings
 from selfgen.stopping import stop_event
 
+#: How long a thread keeps the interpreter from others, s: those that write need it shortly, and often.
+_SWITCH_S = 0.0005
 #: Objects to be made before garbage is looked for: those of some batches.
 _COLLECT_AFTER = 50_000
 
@@ -31,6 +33,7 @@ def main(topic: str) -> None:
         if settings.landing_http_port:
             serve(landing, settings.host, settings.landing_http_port)
         _spare_the_collector()
+        sys.setswitchinterval(_SWITCH_S)
         landing.run(stop)
 
 

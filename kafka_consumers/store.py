@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from pymongo.operations import InsertOne, ReplaceOne, UpdateOne
 from kafka_consumers import documents
 from kafka_consumers.entrance import Event
 from selfgen.clients.mongo import BATCH_TOPICS, HOUR_MS, Document, mark_dirty
+from selfgen.performance import Totals
 
 _DUPLICATE_KEY = 11000
 #: Inserts side by side, and how many documents are worth it.
@@ -108,6 +109,14 @@ class Batch:
     event_times_ms: np.ndarray[Any, np.dtype[np.int64]]
     refusals: list[tuple[int, str]]  # partition, reason
     alarms: list[Document]
+
+
+class Inserted(NamedTuple):
+    """A batch whose new readings are durable: each outcome, and the places of those that replace a stored one."""
+
+    batch: Batch
+    outcomes: np.ndarray[Any, np.dtype[np.int8]]
+    replacements: list[int]
 
 
 class Rejected(Exception):
@@ -192,12 +201,26 @@ class Store:
         """Return a partition's progress document."""
         return self.database["landing_progress"].find_one({"_id": partition_id(topic, partition)}) or {}
 
+    def totals(self, topic: str, partitions: Iterable[int]) -> dict[int, Totals]:
+        """Return what became of partitions' messages since they exist."""
+        wanted = {"_id": {"$in": [partition_id(topic, partition) for partition in partitions]}}
+        return {found["partition"]: Totals.of(found) for found in self.database["landing_progress"].find(wanted)}
+
     def note_reported(
-        self, topic: str, partition: int, totals: Document, row: Document, alarms: Mapping[str, Any]
+        self,
+        topic: str,
+        partition: int,
+        before: Document | None,
+        totals: Document,
+        row: Document,
+        alarms: Mapping[str, Any],
     ) -> None:
-        """Note up to which totals a partition's performance was reported, its last row, and its alarms' state."""
+        """Note up to which totals a partition's performance was reported, its last row, and its alarms' state.
+
+        Nothing where somebody else has reported since what was noted `before`.
+        """
         self.database["landing_progress"].update_one(
-            {"_id": partition_id(topic, partition)},
+            {"_id": partition_id(topic, partition), "reported": before},
             {"$set": {"reported": totals, "last_report": row, "alarms": alarms}},
         )
 
@@ -265,14 +288,23 @@ class Store:
         pymongo.errors.PyMongoError
             When MongoDB is away; the same batch may be written again.
         """
+        return self.advance(self.insert(batch))
+
+    def insert(self, batch: Batch) -> Inserted:
+        """Insert the readings of a batch that are new: the first half of `land`."""
+        return Inserted(batch, *self._insert(batch))
+
+    def advance(self, inserted: Inserted) -> dict[int, Tally | None]:
+        """Write the rest of a batch, its partitions' progress last: the second half of `land`."""
         while True:
             try:
-                return self._land(batch)
+                return self._write_rest(*inserted)
             except _Changed:
-                continue
+                inserted = self.insert(inserted.batch)
 
-    def _land(self, batch: Batch) -> dict[int, Tally | None]:
-        outcomes, replacements = self._insert(batch)
+    def _write_rest(
+        self, batch: Batch, outcomes: np.ndarray[Any, np.dtype[np.int8]], replacements: Sequence[int]
+    ) -> dict[int, Tally | None]:
         self._raise_alarms(batch.alarms)
         hours = batch.event_times_ms // HOUR_MS * HOUR_MS
         if batch.topic in BATCH_TOPICS:  # the wind jobs have read the same, and tell what came late to them

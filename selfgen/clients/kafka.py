@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -217,7 +218,14 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     metadata = client.list_topics(timeout=10).topics.get(topic)
     if metadata is None:
         return {}
-    partitions = [TopicPartition(topic, number) for number in metadata.partitions]
+    return end_offsets_of(client, topic, metadata.partitions)
+
+
+def end_offsets_of(
+    client: AdminClient, topic: str, partitions: Iterable[int], timeout_s: float = 10.0
+) -> dict[int, int]:
+    """Return the next offset of partitions that there are."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    futures = client.list_offsets(dict.fromkeys(partitions, latest))
+    asked = {TopicPartition(topic, number): latest for number in partitions}
+    futures = client.list_offsets(asked, request_timeout=timeout_s)
     return {partition.partition: future.result().offset for partition, future in futures.items()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -165,6 +167,30 @@ def test_a_second_delivery_of_everything_changes_nothing(entrance: Entrance) -> 
     entrance.send(*readings)
     assert entrance.land(4000) == {**NOTHING, "landed": 2000, "duplicates": 2000}
     assert list(entrance.database["topic"].find()) == before
+
+
+@pytest.mark.parametrize("batch", [3, 40])
+def test_batches_that_are_written_at_once_count_as_if_one_after_the_other(entrance: Entrance, batch: int) -> None:
+    entrance.settings = entrance.settings.model_copy(update={"landing_batch": batch})
+    chance = random.Random(batch)
+    held: dict[int, int] = {}
+    expected = Counter[str]()
+    sent = []
+    for _ in range(900):
+        second, power = chance.randrange(60), chance.choice((1, 1, 1, 2))
+        known = held.get(second)
+        expected["landed" if known is None else "duplicates" if known == power else "replaced"] += 1
+        held[second] = power
+        sent.append(entrance.panel("p1", second, power))
+        if chance.random() < 0.02:
+            sent.append(b"{")
+            expected["malformed_json"] += 1
+    entrance.send(*sent)
+    refused = {"malformed_json": expected.pop("malformed_json")}
+    assert entrance.land(len(sent)) == {**NOTHING, **expected, "refused": refused}
+    found = {document["timestamp"]: document["msg_value"]["power"] for document in entrance.database["topic"].find()}
+    start = datetime.fromtimestamp(entrance.hour_ms / 1000, UTC)
+    assert found == {start + timedelta(seconds=second): power for second, power in held.items()}
 
 
 def test_known_readings_far_apart_are_looked_up_one_by_one(entrance: Entrance) -> None:
@@ -448,7 +474,7 @@ def test_readings_expire_but_never_before_their_hour_is_computed(entrance: Entra
 
 def test_a_high_share_of_refused_messages_raises_and_clears_one_alarm(entrance: Entrance) -> None:
     with entrance.landing() as landing:
-        landing.bounds = Bounds(hold_s=0)
+        landing.reporter.bounds = Bounds(hold_s=0)
         entrance.send(*[b"{"] * 50)
         alarms = entrance.database["topic_alarm"]
         wait_for(lambda: alarms.count_documents({"reason": "refused_share", "state": "raised"}) == 1)
@@ -565,7 +591,7 @@ def test_messages_that_kafka_drops_meanwhile_are_told(
             for number in range(300):
                 producer.produce("panel", entrance.panel(f"p{number}", 1, note="x" * 500), partition=0)
             assert producer.flush(60) == 0
-            wait_for(lambda: landing._writing is not None)
+            wait_for(lambda: landing._writing)
             end = kafka.end_offsets(settings, "panel")[0]
             kept_from = [TopicPartition("panel", 0, end - 10)]
             admin = kafka.admin(settings)
@@ -597,7 +623,7 @@ def test_a_rebalance_while_mongodb_is_slow_ends_no_consumer(stack: Stack, entran
         for sent in (2000, 3000, 4000):
             with suspended(mongod):
                 entrance.send(*(entrance.panel(f"p{number}", sent) for number in range(1000)))
-                wait_for(lambda: first._writing is not None)
+                wait_for(lambda: first._writing)
                 joining = entrance.landing()
                 second = joining.__enter__()
                 wait_for(lambda: len(members(entrance.settings)) == 2)

@@ -221,7 +221,7 @@ def test_what_is_asked_for_again_is_read_before_it_is_too_old_and_nobody_waits(s
     move_install(store, "panel", "P1", "C2", NOW - DAY)
     move_install(store, "panel", "P249", "C2", NOW - DAY)
     moved = ["C1", "C2", *["C1"] * 247, "C2"]
-    clock.now += 19.9  # two thirds of the time to live have not passed
+    clock.now += 14.9  # half of the time to live has not passed
     waited = registry._refresh
     registry._refresh = lambda *given, **named: pytest.fail("somebody waits")
     asked = len(registry._documents.asked)
@@ -235,7 +235,7 @@ def test_what_is_asked_for_again_is_read_before_it_is_too_old_and_nobody_waits(s
     assert [count for count in registry._documents.asked[asked:] if count > 2] == [200, 200, 100]
     asked = len(registry._documents.asked)
     assert in_texts() == moved
-    clock.now += 10  # what was read at first would be too old now
+    clock.now += 14.95  # what was read at first would be too old now
     registry._refresh = waited
     for way in ways:
         assert way() == moved
