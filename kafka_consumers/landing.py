@@ -258,7 +258,8 @@ class Landing:
                         return
                     self._submit(work)
                 if self.reporter.is_due() and self._settle(stop):
-                    self._report()
+                    self.reporter.begin(self._next)
+                    self._expire(time.time_ns() // 1_000_000)
         finally:
             self._leave()
 
@@ -276,7 +277,7 @@ class Landing:
         self._finish()
         self._giving_up.set()
         if self.reporter.wait(0.0 if self.trouble else _FINISH_S) and not self.trouble:
-            self._report()
+            self.reporter.begin(self._next)
             self.reporter.wait(_FINISH_S)
         self.reporter.close()
         self._consumer.close()
@@ -631,17 +632,7 @@ class Landing:
                     asynchronous=True,
                 )
 
-    # what operators see
-
-    def _report(self) -> None:
-        """Have each partition's numbers told, when nothing is being written; remove what is kept no longer."""
-        try:
-            with pymongo.timeout(_ANSWER_S):
-                self.reporter.begin(self._store.totals(self.topic, self._next))
-        except PyMongoError as error:
-            log.warning("no report", topic=self.topic, error=first_clause(error))
-            return
-        self._expire(time.time_ns() // 1_000_000)
+    # what is kept no longer
 
     def _expire(self, now_ms: int) -> None:
         """Once an hour, one consumer of the topic has a thread remove the readings that are kept no longer."""

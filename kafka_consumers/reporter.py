@@ -6,7 +6,7 @@ It waits for Kafka and MongoDB in a thread of its own, and landing goes on meanw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any
@@ -80,9 +80,15 @@ class Reporter:
         """Tell whether it is time for a report, and the one before is done."""
         return time.monotonic() >= self._next_at and self.wait(0.0)
 
-    def begin(self, totals: Mapping[int, Totals]) -> None:
-        """Begin to tell what happened in partitions since their last report, up to these totals."""
+    def begin(self, partitions: Iterable[int]) -> None:
+        """Begin to tell what happened in partitions since their last report; while nothing of them is being written."""
         self._next_at = time.monotonic() + self._every_s
+        try:
+            with pymongo.timeout(_ANSWER_S):
+                totals = self._store.totals(self.topic, partitions)
+        except PyMongoError as error:
+            self._fail(error)
+            return
         delays, self._delays = self._delays, {}
         self._telling = self._teller.submit(self._tell, totals, delays)
 
@@ -117,8 +123,11 @@ class Reporter:
                     self._producer.flush(_TELLING_S)
             self._reached()
         except (KafkaException, PyMongoError) as error:
-            log.warning("no report", topic=self.topic, error=first_clause(error))
+            self._fail(error)
         return untold
+
+    def _fail(self, error: Exception) -> None:
+        log.warning("no report", topic=self.topic, error=first_clause(error))
 
     def _tell_of(self, partition: int, end: int, totals: Totals, delays: DelaySketch) -> None:
         now_ms = time.time_ns() // 1_000_000
