@@ -312,7 +312,6 @@ def test_it_goes_on_by_itself_until_it_is_asked_to_end(plant: Plant) -> None:
 
 
 def test_a_reading_sent_again_after_its_hour_expired_empties_nothing(plant: Plant) -> None:
-    plant.catch_up()  # with an hour that ended since the other tests
     before = plant.rows()
     database = mongo.database(plant.settings)
     until_ms = round((plant.day_ago - HOUR).replace(minute=0).timestamp() * 1000)
