@@ -120,8 +120,8 @@ class Reporter:
                     for partition, end in sorted(ends.items()):
                         self._tell_of(partition, end, totals[partition], delays.get(partition, DelaySketch()))
                         untold.pop(partition, None)
-                    self._producer.flush(_TELLING_S)
-            self._reached()
+                    if self._producer.flush(_TELLING_S) == 0:
+                        self._reached()
         except (KafkaException, PyMongoError) as error:
             self._fail(error)
         return untold
