@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,7 +201,7 @@ def _time_texts(times: Sequence[Any] | pa.ChunkedArray) -> Texts:
 # A stored document is compared with a new one by its bytes: both begin with `_id`, have `msg_value` at a place that
 # follows from the `_id`, and end with `kafka`.
 _ID_AT = 13  # document's length, type and name of "_id", text's length
-_SIZES = struct.Struct("<i5xi")  # the two lengths
+_SIZE = struct.Struct("<i")
 # A cursor's answer has its number and its collection's name, of at most 255 bytes, before or after the documents.
 _BATCH, _CURSOR, _BEFORE_BATCH = b"Batch\0", b"\x12id\0", 512
 _KAFKA_BYTES = len(bson.encode({"partition": 0, "offset": Int64(0)})) + 1  # and the document's own end
@@ -225,20 +225,63 @@ def answered(cursor: RawBSONDocument) -> tuple[bytes, int]:
     return bytes(answer[at:end]), int.from_bytes(number[:8], "little")
 
 
-def split(array: bytes, wanted: Container[bytes]) -> tuple[dict[bytes, bytes], int, bytes]:
-    """Return the wanted documents of a BSON array by their `_id`, how many there are at all, and the greatest `_id`."""
-    found: dict[bytes, bytes] = {}
-    at, number, greatest = 4, 0, b""
+@dataclass(slots=True)
+class Stored:
+    """Documents as MongoDB has them, and the `_id` of each: two columns."""
+
+    ids: pa.StringArray
+    documents: pa.BinaryArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, documents: Mapping[str, bytes]) -> Stored:
+        """Return documents that are given by their `_id`."""
+        return cls(pa.array(documents.keys(), pa.string()), pa.array(documents.values(), pa.binary()))
+
+    def and_(self, other: Stored) -> Stored:
+        """Return these and others."""
+        return Stored(
+            *(
+                pa.concat_arrays([own, of_other])
+                for own, of_other in ((self.ids, other.ids), (self.documents, other.documents))
+            )
+        )
+
+    def among(self, ids: pa.StringArray) -> Stored:
+        """Return those with one of these `_id`s."""
+        chosen = pc.is_in(self.ids, value_set=ids)
+        return Stored(self.ids.filter(chosen), self.documents.filter(chosen))
+
+    def by_id(self) -> dict[str, bytes]:
+        """Return each document by its `_id`."""
+        return dict(zip(self.ids.to_pylist(), self.documents.to_pylist(), strict=True))
+
+
+def split(array: bytes) -> Stored:
+    """Return the documents of a BSON array, in its order."""
+    starts, ends = [], []
+    at, number = 4, 0
     while at < len(array) - 1:
         start = at + 2 + len(str(number))  # an element's name is its number
-        size, id_size = _SIZES.unpack_from(array, start)
-        identity = array[start + _ID_AT : start + _ID_AT + id_size - 1]
-        at = start + size
-        if identity in wanted:
-            found[identity] = array[start:at]
-        greatest = max(greatest, identity)
+        at = start + _SIZE.unpack_from(array, start)[0]
+        starts.append(start)
+        ends.append(at)
         number += 1
-    return found, number, greatest
+    start_of = np.array(starts, np.int64)
+    size_at = start_of[:, None] + _ID_AT + np.arange(-_SIZE.size, 0)
+    id_sizes = np.frombuffer(array, np.uint8)[size_at].view("<i4").ravel()  # with the 0 at the end
+    ids = _cut(array, start_of + _ID_AT, start_of + _ID_AT + id_sizes - 1, pa.string())
+    return Stored(ids, _cut(array, start_of, np.array(ends, np.int64), pa.binary()))
+
+
+def _cut(array: bytes, starts: IntArray, ends: IntArray, type_: pa.DataType) -> pa.Array:
+    """Return pieces of bytes, which lie one after the other, as a column."""
+    edges = np.column_stack([starts, ends]).astype(np.int32).ravel()
+    buffers = [None, pa.py_buffer(edges), pa.py_buffer(array)]
+    with_gaps = pa.Array.from_buffers(type_, max(len(edges) - 1, 0), buffers)
+    return with_gaps.take(pa.array(np.arange(0, len(edges), 2)))
 
 
 def same_message(stored: bytes, new: bytes) -> bool:
@@ -246,14 +289,14 @@ def same_message(stored: bytes, new: bytes) -> bool:
     return stored[-_KAFKA_BYTES:] == new[-_KAFKA_BYTES:]
 
 
-def delivered_again(stored: Sequence[bytes], new: pa.BinaryArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def delivered_again(stored: pa.BinaryArray, new: pa.BinaryArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Tell of which documents only the delivery differs: the same message as stored, of another offset.
 
     Of others it may still be so (`same_message`, `same_value`): of this many are told apart at once.
     """
-    known = pa.array(stored, new.type)
-    same = pc.equal(*(pc.binary_slice(one, 0, -_DELIVERY_BYTES) for one in (known, new)))
-    other = pc.not_equal(*(pc.binary_slice(one, -_KAFKA_BYTES) for one in (known, new)))
+    both = (stored.cast(new.type), new)
+    same = pc.equal(*(pc.binary_slice(one, 0, -_DELIVERY_BYTES) for one in both))
+    other = pc.not_equal(*(pc.binary_slice(one, -_KAFKA_BYTES) for one in both))
     return pc.and_(same, other).to_numpy(zero_copy_only=False)
 
 

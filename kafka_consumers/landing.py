@@ -661,9 +661,10 @@ def _received_ms(messages: Sequence[Message], now_ms: int) -> documents.IntArray
 
     So it does not depend on how far landing lags which readings are too far ahead.
     """
-    stamps = map(Message.timestamp, messages)
-    times = (time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else now_ms for kind, time_ms in stamps)
-    return np.fromiter(times, np.int64, len(messages))
+    kinds, times_ms = zip(*map(Message.timestamp, messages), strict=True)
+    if TIMESTAMP_LOG_APPEND_TIME not in kinds:
+        return np.full(len(messages), now_ms)
+    return np.where(np.array(kinds) == TIMESTAMP_LOG_APPEND_TIME, times_ms, now_ms)
 
 
 def counts(settings: Settings) -> dict[str, dict[str, Any]]:

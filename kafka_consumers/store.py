@@ -13,18 +13,21 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import bson
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
+from pymongo.errors import BulkWriteError, ExecutionTimeout, OperationFailure, WriteConcernError
 from pymongo.operations import InsertOne, ReplaceOne, UpdateOne
 
 from kafka_consumers import documents
@@ -42,8 +45,9 @@ _PART_BYTES = 16 * 1024 * 1024
 _EMPTY = bson.encode({})
 #: From this share of known readings in a batch, the next one is looked up before it is inserted.
 _LOOK_FIRST_SHARE = 0.2
-#: A range read that finds fewer wanted readings than this share is given up for point look-ups.
+#: A range read that finds fewer wanted readings than this share, or takes longer, is given up for point look-ups.
 _DENSE_SHARE = 0.1
+_RANGE_MS = 1_000
 
 #: More messages than a partition ever has.
 _OFFSETS_OF_LIFE = 10**13
@@ -402,14 +406,13 @@ class Store:
         first, again = _first_places(batch.ids)
         known = self._stored(list(first))
         outcomes, replacements = _classified(batch, first, again, known)
+        stored = known.by_id()
         hours = np.unique(batch.event_times_ms[outcomes != DUPLICATE] // HOUR_MS * HOUR_MS).tolist()
         written: dict[str, int] = {
             **{identity: place for identity, place in first.items() if outcomes[place] == LANDED},
             **{batch.ids[place]: place for place in replacements},
         }
-        writes = [
-            _as_known(known.get(identity.encode()), batch.documents[place]) for identity, place in written.items()
-        ]
+        writes = [_as_known(stored.get(identity), batch.documents[place]) for identity, place in written.items()]
 
         def together(session: ClientSession) -> None:
             noted = self.database["topic_alarm"].update_many(
@@ -462,14 +465,15 @@ class Store:
         """Insert what is new; return each reading's outcome and the places of those that replace a stored one."""
         first, again = _first_places(batch.ids)
         places = sorted(first.values(), key=batch.ids.__getitem__)  # the order of the clustered collection
-        known: dict[bytes, bytes] = {}
+        known = documents.Stored.of({})
         if self._look_first:
-            known = self._stored(list(first))
-            places = [place for place in places if batch.ids[place].encode() not in known]
+            known = self._stored_of_partitions(batch, places)
+            places = _unknown(batch, places, known)
         while taken := self._insert_new(batch, places):
-            known |= self._stored([batch.ids[place] for place in taken])
+            found = self._stored([batch.ids[place] for place in taken])
+            known = known.and_(found)
             # what was taken and is gone was removed meanwhile: it is new after all
-            places = [place for place in taken if batch.ids[place].encode() not in known]
+            places = _unknown(batch, taken, found)
         self._look_first = len(known) > _LOOK_FIRST_SHARE * len(first)
         return _classified(batch, first, again, known)
 
@@ -505,37 +509,59 @@ class Store:
             raise OperationFailure(f"{reply['n']} of {len(places)} documents were inserted, {len(taken)} were there")
         return [int(places[number]) for number in taken]
 
-    def _stored(self, ids: Sequence[str]) -> dict[bytes, bytes]:
-        """Return the stored documents of these identities: by ranges where they lie close, else one by one."""
-        wanted = [identity.encode() for identity in sorted(ids)]
-        every = {*wanted}
-        found: dict[bytes, bytes] = {}
+    def _stored_of_partitions(self, batch: Batch, places: Sequence[int]) -> documents.Stored:
+        """Return what is stored of these places' identities, and came by the same partition.
+
+        What is delivered again nearly always has, and lies close among what came by it.
+        """
+        partitions = batch.partitions[list(places)].tolist()
+        by_partition: dict[int, list[str]] = {}
+        for place, partition in zip(places, partitions, strict=True):
+            by_partition.setdefault(partition, []).append(batch.ids[place])
+        found = documents.Stored.of({})
+        for partition, ids in by_partition.items():
+            found = found.and_(self._stored(ids, {"kafka.partition": partition}))
+        return found
+
+    def _stored(self, ids: Sequence[str], condition: Document | None = None) -> documents.Stored:
+        """Return the stored documents of these identities: by ranges where they lie close, else one by one.
+
+        Of those in ranges, only the ones that meet the condition.
+        """
+        wanted = sorted(ids)
+        every = pa.array(wanted, pa.string())
+        found = documents.Stored.of({})
         while wanted:
             limit = 2 * len(wanted) + 100
-            read, matched, last = 0, 0, b""
-            for array in self._arrays({"_id": {"$gte": wanted[0].decode(), "$lte": wanted[-1].decode()}}, limit):
-                of_array, count, greatest = documents.split(array, every)
-                found |= of_array
-                read, matched, last = read + count, matched + len(of_array), max(last, greatest)
-            if read < limit:
+            between = {"_id": {"$gte": wanted[0], "$lte": wanted[-1]}}
+            read, matched, last, in_time = 0, 0, "", False
+            with suppress(ExecutionTimeout):
+                for array in self._arrays(between | (condition or {}), limit):
+                    of_array = documents.split(array)
+                    of_wanted = of_array.among(every)
+                    found = found.and_(of_wanted)
+                    read, matched = read + len(of_array), matched + len(of_wanted)
+                    last = max(last, pc.max(of_array.ids).as_py() or "")
+                in_time = True
+            if in_time and read < limit:
                 break
             wanted = wanted[bisect_right(wanted, last) :]
-            if matched < _DENSE_SHARE * read:
-                found |= self._stored_singly([identity.decode() for identity in wanted])
-                break
+            if not in_time or matched < _DENSE_SHARE * read:
+                return found.and_(documents.Stored.of(self._stored_singly(wanted)))
         return found
 
     def _arrays(self, condition: Document, limit: int) -> Iterator[bytes]:
         """Yield readings as the server sends them, in its order: BSON arrays of documents."""
         raw: CodecOptions[Any] = self.database.codec_options.with_options(document_class=RawBSONDocument)
         asked: Document = {"find": "topic", "filter": condition, "limit": limit, "batchSize": limit}
+        asked["maxTimeMS"] = _RANGE_MS
         more = -1
         while more:
             array, more = documents.answered(self.database.command(asked, codec_options=raw)["cursor"])
             yield array
             asked = {"getMore": Int64(more), "collection": "topic"}
 
-    def _stored_singly(self, ids: Sequence[str]) -> dict[bytes, bytes]:
+    def _stored_singly(self, ids: Sequence[str]) -> dict[str, bytes]:
         # `$in` on a clustered collection is a scan of the whole of it; a join by `_id` is a look-up each
         pipeline = [
             {"$documents": [{"identity": identity} for identity in ids]},
@@ -544,11 +570,10 @@ class Store:
             {"$replaceRoot": {"newRoot": "$found"}},
         ]
         options = self.database.codec_options.with_options(document_class=RawBSONDocument)
-        found: dict[bytes, bytes] = {}
-        if ids:
-            with self.database.with_options(codec_options=options).aggregate(pipeline) as cursor:
-                found = {document["_id"].encode(): bytes(document.raw) for document in cursor}
-        return found
+        if not ids:
+            return {}
+        with self.database.with_options(codec_options=options).aggregate(pipeline) as cursor:
+            return {document["_id"]: bytes(document.raw) for document in cursor}
 
 
 def _replacement(batch: Batch, place: int) -> ReplaceOne[Document]:
@@ -599,8 +624,20 @@ def _first_places(ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:
     return first, again
 
 
+def _unknown(batch: Batch, places: Sequence[int], known: documents.Stored) -> list[int]:
+    """Return the places whose identity is not known."""
+    ids = pa.array([batch.ids[place] for place in places], pa.string())
+    new: list[int] = np.array(places, np.int64)[_mask(pc.invert(pc.is_in(ids, value_set=known.ids)))].tolist()
+    return new
+
+
+def _mask(booleans: pa.BooleanArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    mask: np.ndarray[Any, np.dtype[np.bool_]] = booleans.to_numpy(zero_copy_only=False)
+    return mask
+
+
 def _classified(
-    batch: Batch, first: Mapping[str, int], again: Sequence[int], known: Mapping[bytes, bytes]
+    batch: Batch, first: Mapping[str, int], again: Sequence[int], known: documents.Stored
 ) -> tuple[np.ndarray[Any, np.dtype[np.int8]], list[int]]:
     """Return each reading's outcome, and the places of those that replace a stored one in the end.
 
@@ -612,18 +649,17 @@ def _classified(
         The first place of each identity in the batch.
     again : sequence of int
         The places of identities that the batch had before.
-    known : mapping
-        The documents that are stored under these identities, by `_id`.
+    known : documents.Stored
+        What is stored under these identities.
     """
     outcomes = np.full(len(batch.ids), LANDED, np.int8)
-    if not known and not again:
-        return outcomes, []
-    current = {identity: stored for identity in first if (stored := known.get(identity.encode()))}
-    there = np.array([first[identity] for identity in current], np.int64)
-    is_again = documents.delivered_again(list(current.values()), batch.documents.column(there))
+    there = np.array([first[identity] for identity in known.ids.to_pylist()], np.int64)
+    is_again = documents.delivered_again(known.documents, batch.documents.column(there))
     outcomes[there[is_again]] = DUPLICATE
+    singly = sorted({*there[~is_again].tolist(), *again})
+    current = known.among(pa.array([batch.ids[place] for place in singly], pa.string())).by_id()
     replacements: dict[str, int] = {}
-    for place in sorted({*there[~is_again].tolist(), *again}):
+    for place in singly:
         identity, new = batch.ids[place], batch.documents[place]
         stored = current.setdefault(identity, batch.documents[first[identity]])
         if documents.same_message(stored, new):

@@ -22,8 +22,8 @@ from bson.int64 import Int64
 from confluent_kafka import TopicPartition
 from structlog.testing import capture_logs
 
-from kafka_consumers import rejected
-from kafka_consumers.documents import IntArray
+from kafka_consumers import rejected, store
+from kafka_consumers.documents import IntArray, Stored
 from kafka_consumers.entrance import Bounds
 from kafka_consumers.health import serve
 from kafka_consumers.landing import Landing, Owners, counts, stored
@@ -199,11 +199,41 @@ def test_known_readings_far_apart_are_looked_up_one_by_one(entrance: Entrance) -
     entrance.land(400)
     ids = [mongo.reading_id("panel", entrance.hour_ms + second * 1000, "p1") for second in (0, 399)]
     found = Store(entrance.database, "test")._stored(ids)
-    assert {identity: bson.decode(one)["_id"] for identity, one in found.items()} == {one.encode(): one for one in ids}
+    assert {identity: bson.decode(one)["_id"] for identity, one in found.by_id().items()} == {one: one for one in ids}
     with capture_logs() as logs:
         entrance.send(readings[0], readings[-1], entrance.panel("p2"))
         assert entrance.land(403) == {**NOTHING, "landed": 401, "duplicates": 2}
     assert "taken apart" not in {entry["event"] for entry in logs}
+
+
+def test_a_range_that_takes_too_long_is_looked_up_one_by_one(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entrance.send(*(entrance.panel("p1", second) for second in range(3000)))
+    entrance.land(3000)
+    monkeypatch.setattr(store, "_RANGE_MS", 1)
+    looked_up: list[str] = []
+    singly = Store._stored_singly
+    monkeypatch.setattr(Store, "_stored_singly", lambda self, ids: looked_up.extend(ids) or singly(self, ids))
+    ids = [mongo.reading_id("panel", entrance.hour_ms + second * 1000, "p1") for second in range(3500)]
+    found = Store(entrance.database, "test")._stored(ids).by_id()
+    assert {identity: bson.decode(one)["_id"] for identity, one in found.items()} == {one: one for one in ids[:3000]}
+    assert ids[-1] in looked_up
+
+
+def test_what_comes_again_by_another_partition_is_a_duplicate_too(entrance: Entrance) -> None:
+    entrance.settings = entrance.settings.model_copy(update={"landing_batch": 100})
+    readings = [entrance.panel("p1", second) for second in range(100)]
+    entrance.send(*readings, partition=0)
+    entrance.land(100)
+    for partition in (0, 1, 0):
+        entrance.send(*readings, partition=partition)
+    assert entrance.land(400) == {**NOTHING, "landed": 100, "duplicates": 300}
+    changed = [entrance.panel("p1", second, 2) for second in range(10)]
+    entrance.send(*readings, *changed, *readings[10:], partition=1)
+    assert entrance.land(600) == {**NOTHING, "landed": 100, "duplicates": 490, "replaced": 10}
+    powers = [document["msg_value"]["power"] for document in entrance.database["topic"].find(sort=[("_id", 1)])]
+    assert powers == [2.0] * 10 + [100.0] * 90
 
 
 def test_the_document_holds_what_was_sent_and_whose_it_is(entrance: Entrance) -> None:
@@ -436,7 +466,7 @@ def test_a_replay_does_not_overwrite_what_is_landed_meanwhile(
     entrance.send(entrance.panel("bug", power=3.0))
     look_up = Store._stored
 
-    def landed_after(store: Store, ids: Sequence[str]) -> dict[bytes, bytes]:
+    def landed_after(store: Store, ids: Sequence[str]) -> Stored:
         found = look_up(store, ids)
         monkeypatch.setattr(Store, "_stored", look_up)
         entrance.land(2 + known, nobodys)

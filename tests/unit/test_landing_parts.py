@@ -207,20 +207,21 @@ def panel(**fields: Any) -> bytes:
 
 
 @given(names=st.sets(_text, max_size=120), chosen=st.randoms(use_true_random=False))
-def test_split_gives_the_wanted_documents_by_identity(names: set[str], chosen: random.Random) -> None:
+def test_the_documents_of_an_answer_are_columns(names: set[str], chosen: random.Random) -> None:
     messages = [{"panel_id": name, "timestamp": NOW_MS, "power": 1} for name in sorted(names)]
     ids, found = encoded(messages) if messages else ([], [])
-    wanted = {identity.encode() for identity in ids if chosen.random() < 0.5}
+    known = dict(zip(ids, found, strict=True))
+    wanted = [identity for identity in ids if chosen.random() < 0.5]
     for name in ("firstBatch", "nextBatch"):
         batch = {name: [RawBSONDocument(one) for one in found]}
         for more in (0, 2**62 + 1):
             ends = {"id": Int64(more), "ns": "Batch.topic"}
             for reply in (batch | ends, ends | batch):
                 array, number = documents.answered(RawBSONDocument(bson.encode(reply)))
-                known = {identity.encode(): one for identity, one in zip(ids, found, strict=True)}
-                matched = {identity: one for identity, one in known.items() if identity in wanted}
-                assert documents.split(array, wanted) == (matched, len(found), max(known, default=b""))
-                assert number == more
+                stored = documents.split(array)
+                assert (stored.by_id(), len(stored), number) == (known, len(found), more)
+                among = stored.among(pa.array(["x|y", *wanted], pa.string()))
+                assert among.by_id() == {identity: known[identity] for identity in wanted}
 
 
 def test_values_are_compared_whatever_the_order_of_their_fields() -> None:
@@ -327,7 +328,7 @@ def test_what_is_told_to_be_delivered_again_is_so(
             first = bson.encode(deleted if handled == "d" else restored)
         stored.append(first)
         new.append(delivered(message if power is None else message | {"power": power}, offset, owner))
-    found = documents.delivered_again(stored, pa.array(new, pa.binary())).tolist()
+    found = documents.delivered_again(*(pa.array(column, pa.binary()) for column in (stored, new))).tolist()
     for again, before, now, (message, power, offset, owner, handled) in zip(
         found, stored, new, deliveries, strict=True
     ):
