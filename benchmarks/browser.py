@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
-from tenacity import retry, stop_before_delay, wait_fixed
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_fixed
 
 from selfgen.clients.superset import dashboard_url, password
 from selfgen.settings import Settings
@@ -110,8 +110,9 @@ def _logged_in(page: Page, settings: Settings, errors: list[str]) -> Page:
     return page
 
 
+@retry(retry=retry_if_exception_type(TimeoutError), stop=stop_after_attempt(2), reraise=True)
 def log_in(page: Page, settings: Settings) -> None:
-    """Log in as the user of the settings."""
+    """Log in as the user of the settings; again where Superset shows its login page once more."""
     # an answer to the login page's own requests that comes after the login's would undo its session cookie
     page.goto(f"{settings.superset}/login/", wait_until="networkidle")
     page.fill("#username, input[name=username]", settings.superset_user)
