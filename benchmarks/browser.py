@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Page, TimeoutError, sync_playwright
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_fixed
+from tenacity import retry, retry_if_result, stop_after_attempt, stop_before_delay, wait_fixed
 
 from selfgen.clients.superset import dashboard_url, password
 from selfgen.settings import Settings
@@ -110,15 +110,20 @@ def _logged_in(page: Page, settings: Settings, errors: list[str]) -> Page:
     return page
 
 
-@retry(retry=retry_if_exception_type(TimeoutError), stop=stop_after_attempt(2), reraise=True)
-def log_in(page: Page, settings: Settings) -> None:
-    """Log in as the user of the settings; again where Superset shows its login page once more."""
-    # an answer to the login page's own requests that comes after the login's would undo its session cookie
-    page.goto(f"{settings.superset}/login/", wait_until="networkidle")
+@retry(retry=retry_if_result(lambda url: "/login" in url), stop=stop_after_attempt(3))
+def log_in(page: Page, settings: Settings) -> str:
+    """Log in as the user of the settings, and return where that leads.
+
+    Again where Superset took the password, but asks for it once more: an answer to the login page's own requests that
+    comes after the login's undoes its session cookie.
+    """
+    login = f"{settings.superset}/login/"
+    page.goto(login, wait_until="networkidle")
     page.fill("#username, input[name=username]", settings.superset_user)
     page.fill("#password, input[name=password]", password(settings))
     page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+    page.wait_for_url(lambda url: url != login, wait_until="commit")
+    return page.url
 
 
 @contextmanager

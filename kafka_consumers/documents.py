@@ -240,14 +240,12 @@ class Stored:
         """Return documents that are given by their `_id`."""
         return cls(pa.array(documents.keys(), pa.string()), pa.array(documents.values(), pa.binary()))
 
-    def and_(self, other: Stored) -> Stored:
-        """Return these and others."""
-        return Stored(
-            *(
-                pa.concat_arrays([own, of_other])
-                for own, of_other in ((self.ids, other.ids), (self.documents, other.documents))
-            )
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[Stored]) -> Stored:
+        """Return the documents of all parts."""
+        parts = parts or [cls.of({})]
+        ids, documents = ([getattr(part, column) for part in parts] for column in ("ids", "documents"))
+        return cls(pa.concat_arrays(ids), pa.concat_arrays(documents))
 
     def among(self, ids: pa.StringArray) -> Stored:
         """Return those with one of these `_id`s."""

@@ -471,7 +471,7 @@ class Store:
             places = _unknown(batch, places, known)
         while taken := self._insert_new(batch, places):
             found = self._stored([batch.ids[place] for place in taken])
-            known = known.and_(found)
+            known = documents.Stored.joined([known, found])
             # what was taken and is gone was removed meanwhile: it is new after all
             places = _unknown(batch, taken, found)
         self._look_first = len(known) > _LOOK_FIRST_SHARE * len(first)
@@ -518,10 +518,9 @@ class Store:
         by_partition: dict[int, list[str]] = {}
         for place, partition in zip(places, partitions, strict=True):
             by_partition.setdefault(partition, []).append(batch.ids[place])
-        found = documents.Stored.of({})
-        for partition, ids in by_partition.items():
-            found = found.and_(self._stored(ids, {"kafka.partition": partition}))
-        return found
+        return documents.Stored.joined(
+            [self._stored(ids, {"kafka.partition": partition}) for partition, ids in by_partition.items()]
+        )
 
     def _stored(self, ids: Sequence[str], condition: Document | None = None) -> documents.Stored:
         """Return the stored documents of these identities: by ranges where they lie close, else one by one.
@@ -530,7 +529,7 @@ class Store:
         """
         wanted = sorted(ids)
         every = pa.array(wanted, pa.string())
-        found = documents.Stored.of({})
+        found: list[documents.Stored] = []
         while wanted:
             limit = 2 * len(wanted) + 100
             between = {"_id": {"$gte": wanted[0], "$lte": wanted[-1]}}
@@ -539,7 +538,7 @@ class Store:
                 for array in self._arrays(between | (condition or {}), limit):
                     of_array = documents.split(array)
                     of_wanted = of_array.among(every)
-                    found = found.and_(of_wanted)
+                    found.append(of_wanted)
                     read, matched = read + len(of_array), matched + len(of_wanted)
                     last = max(last, pc.max(of_array.ids).as_py() or "")
                 in_time = True
@@ -547,8 +546,9 @@ class Store:
                 break
             wanted = wanted[bisect_right(wanted, last) :]
             if not in_time or matched < _DENSE_SHARE * read:
-                return found.and_(documents.Stored.of(self._stored_singly(wanted)))
-        return found
+                found.append(documents.Stored.of(self._stored_singly(wanted)))
+                break
+        return documents.Stored.joined(found)
 
     def _arrays(self, condition: Document, limit: int) -> Iterator[bytes]:
         """Yield readings as the server sends them, in its order: BSON arrays of documents."""
@@ -627,13 +627,8 @@ def _first_places(ids: Sequence[str]) -> tuple[dict[str, int], list[int]]:
 def _unknown(batch: Batch, places: Sequence[int], known: documents.Stored) -> list[int]:
     """Return the places whose identity is not known."""
     ids = pa.array([batch.ids[place] for place in places], pa.string())
-    new: list[int] = np.array(places, np.int64)[_mask(pc.invert(pc.is_in(ids, value_set=known.ids)))].tolist()
-    return new
-
-
-def _mask(booleans: pa.BooleanArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    mask: np.ndarray[Any, np.dtype[np.bool_]] = booleans.to_numpy(zero_copy_only=False)
-    return mask
+    is_known = pc.is_in(ids, value_set=known.ids).to_pylist()
+    return [place for place, there in zip(places, is_known, strict=True) if not there]
 
 
 def _classified(
