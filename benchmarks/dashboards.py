@@ -1,282 +1,256 @@
-"""Reports in Druid: a year of 1 000 panels, each chart's query beside DuckDB, 20 analysts at once, bytes per row.
+"""Dashboards over a year of 1 000 panels: drawn by a browser, each query beside DuckDB, 20 analysts at once.
 
-The rows (8.76 million) are made by DuckDB, which keeps them, and written as files that Druid takes in by the project's
-own task. First one month is taken in with several granularities and partitionings and asked the same; then the year,
-as compaction leaves it. Nothing is cached, in Druid or in DuckDB.
+Druid has the rows as compaction leaves them (8.76 million, and their sums by day); Superset keeps no answer. An analyst
+opens a page several times, as it opens without a choice: the last year. Each chart's query is read from Superset's
+answer and asked of Druid alone, in turns, and of DuckDB, which has the same rows and sums and has to answer the same.
+Then many analysts ask Superset for one chart of both pages after the other, without a pause.
 """
 
 from __future__ import annotations
 
+import json
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
+import pandas as pd
+from playwright.sync_api import Page, Response
+from pydantic import SecretStr
 
+from benchmarks.browser import open_page, page_of, read
 from benchmarks.form import Figure
+from benchmarks.segments import DATASOURCE, LAYOUTS, laid_out, make, p95, stored_bytes, take_in, written
 from benchmarks.servers import own_stack
-from selfgen.clients import druid
-from selfgen.columns import DATASOURCES
+from selfgen.clients import druid, superset, superset_access
+from selfgen.columns import DATASOURCES, DAY_SUMS, ROLLED_UP, names
 from selfgen.settings import Settings
 
-DATASOURCE = "panel_report"
-PANELS, CLIENTS, AREAS = 1_000, 100, 40
-START, DAYS = datetime(2025, 1, 1, tzinfo=UTC), 365
+DAYS, OPENED, TURNS = 365, 5, 10
+DASHBOARDS = ("company-history", "area-history")
+DRAWN_S, CHART_MS = 4, 500
 ANALYSTS, ANALYSTS_S = 20, 120
-#: How often a chart's query is asked, each time with a filter drawn anew.
-TURNS = 20
-CHART_MS = 500
+#: What compaction makes of rows (druid_specs/compaction/): months, divided by client.
+COMPACTED = LAYOUTS[2]
 
-#: What Company history and Area history ask: {time} is the range, {client} and {area} one of each.
-CHARTS = {
-    "energy of a year": "SELECT SUM(power_gen) AS e FROM panel_report WHERE {time}",
-    "energy of a company": "SELECT SUM(power_gen) AS e FROM panel_report WHERE {time} AND client_id = '{client}'",
-    "distribution by company": "SELECT name, SUM(power_gen) AS e FROM panel_report WHERE {time} GROUP BY 1"
-    " ORDER BY e DESC LIMIT 100",
-    "table by company": "SELECT name, SUM(power_gen) AS e, SUM(expected_gen) AS x, AVG(completeness) AS c,"
-    " SUM(diff_last_year) AS d FROM panel_report WHERE {time} GROUP BY 1 ORDER BY e DESC LIMIT 100",
-    "monthly evolution by company": "SELECT {month} AS m, name, SUM(power_gen) AS e FROM panel_report WHERE {time}"
-    " GROUP BY 1, 2",
-    "monthly evolution of a company": "SELECT {month} AS m, SUM(power_gen) AS e, SUM(expected_gen) AS x"
-    " FROM panel_report WHERE {time} AND client_id = '{client}' GROUP BY 1",
-    "distribution by area": "SELECT postal_code, SUM(power_gen) AS e FROM panel_report WHERE {time} GROUP BY 1"
-    " ORDER BY e DESC LIMIT 100",
-    "daily evolution of an area": "SELECT {day} AS d, SUM(power_gen) AS e FROM panel_report"
-    " WHERE {time} AND postal_code = '{area}' GROUP BY 1",
-}
+# titles of charts by their number
+TITLES = """
+() => Object.fromEntries([...document.querySelectorAll('[data-test-chart-id]')].map(holder => [
+    holder.dataset.testChartId, holder.querySelector('[data-test="editable-title"], .header-title')?.innerText.trim()]))
+"""
+
+#: What Druid's SQL has and DuckDB's has not.
+DRUIDS_FUNCTIONS = """
+CREATE MACRO millis_to_timestamp(ms) AS epoch_ms(ms);
+CREATE MACRO time_parse(text) AS text::TIMESTAMP;
+CREATE MACRO time_extract(moment, part) AS date_part(part, moment);
+CREATE MACRO time_floor(moment, period) AS CASE period
+    WHEN 'PT1H' THEN date_trunc('hour', moment) WHEN 'P1D' THEN date_trunc('day', moment)
+    WHEN 'P1M' THEN date_trunc('month', moment) END;
+"""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a source is kept: the length of its segments, and their secondary partitioning."""
+class Asked(NamedTuple):
+    """What a page asks of Superset for a chart or a filter: the request, and the query that this became."""
 
-    granularity: str
-    partitions: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        dimensions = ", ".join(self.partitions.get("partitionDimensions", []))
-        size = self.partitions.get("targetRowsPerSegment")
-        return f"{self.granularity.lower()}" + (f" by {dimensions}, {size:,} rows" if dimensions else "")
+    title: str
+    request: dict[str, Any]
+    sql: str
 
 
-def _range(rows: int, *dimensions: str) -> dict[str, Any]:
-    return {"type": "range", "partitionDimensions": list(dimensions), "targetRowsPerSegment": rows}
-
-
-LAYOUTS = (
-    Layout("DAY", {"type": "dynamic"}),
-    Layout("MONTH", {"type": "dynamic"}),
-    Layout("MONTH", _range(250_000, "client_id")),
-    Layout("MONTH", _range(250_000, "postal_code")),
-)
-
-#: What compaction makes of it (druid_specs/compaction/).
-COMPACTED = Layout("MONTH", _range(250_000, "client_id"))
-
-
-# -- the rows ----------------------------------------------------------------------------------------
-
-
-def make(folder: Path, start: datetime, days: int) -> tuple[duckdb.DuckDBPyConnection, list[Path]]:
-    """Return a database with the rows, and a file of them for each month."""
-    database = duckdb.connect(str(folder / "reports.duckdb"), config={"threads": 2})
-    values = {
-        "panel_id": "'P' || lpad(p::VARCHAR, 5, '0')",
-        "client_id": f"'C' || lpad((p % {CLIENTS})::VARCHAR, 4, '0')",
-        "name": f"'Company ' || (p % {CLIENTS})",
-        "apell_1": "''",
-        "apell_2": "''",
-        "address": f"'Street ' || (p % {CLIENTS}) || ', 1'",
-        "postal_code": f"lpad((28000 + p % {AREAS})::VARCHAR, 5, '0')",
-        "client_type": "CASE WHEN p % 3 = 0 THEN 'home' ELSE 'company' END",
-        "model": "'Model ' || (p % 7)",
-        "manufacture_date": "'2020-01-01'",
-        "install_date": "'2021-01-01'",
-        "latitude": f"40 + (p % {CLIENTS}) / 100.0",
-        "longitude": f"-3 - (p % {CLIENTS}) / 100.0",
-        "time_zone": "'Europe/Madrid'",
-        "local_time": "strftime(t + INTERVAL 1 HOUR, '%Y-%m-%dT%H:%M:%S+01:00')",
-        "local_date": "strftime(t + INTERVAL 1 HOUR, '%Y-%m-%d')",
-        "power_gen": "e",
-        "expected_gen": "round(e * 1.1, 3)",
-        "performance_ratio": "CASE WHEN e > 0 THEN round(0.8 + random() * 0.2, 4) END",
-        "completeness": "1.0",
-        "samples": "60",
-    }
-    columns = []
-    for column in DATASOURCES[DATASOURCE]:
-        other = "60" if column.type == "long" else "''" if column.type == "string" else "round(e * (0.5 + random()), 3)"
-        columns.append(f'{values.get(column.name, other)} AS "{column.name}"')
-    database.execute("SELECT setseed(0.42)")
-    database.execute(
-        f"""
-        CREATE TABLE {DATASOURCE} AS SELECT epoch_ms(t) AS "timestamp", t AS __time, {", ".join(columns)} FROM (
-          SELECT t, p, round(greatest(0, sin((hour(t) - 6) / 12.0 * pi())) * (300 + p % 50) * random(), 3) AS e
-          FROM (SELECT unnest(generate_series(TIMESTAMP '{start:%Y-%m-%d}', TIMESTAMP '{start:%Y-%m-%d}'
-                + INTERVAL {days * 24 - 1} HOUR, INTERVAL 1 HOUR)) AS t), range({PANELS}) AS r(p))
-        """
-    )
-    files = []
-    months = database.execute(f"SELECT DISTINCT date_trunc('month', __time) AS m FROM {DATASOURCE} ORDER BY m")
-    for (month,) in months.fetchall():
-        files.append(folder / f"{month:%Y-%m}.csv.gz")
-        database.execute(
-            f"COPY (SELECT * EXCLUDE (__time) FROM {DATASOURCE} WHERE date_trunc('month', __time) = ?)"
-            f" TO '{files[-1]}' (FORMAT csv, HEADER, COMPRESSION gzip)",
-            [month],
-        )
-    return database, files
+def run(settings: Settings) -> list[Figure]:
+    """Measure both dashboards on a stack of their own."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = today - timedelta(days=DAYS)
+    with own_stack(settings, "dashboards", "druid", "superset") as own:
+        peer, files = make(own.build_dir, start, DAYS)
+        taken = take_in(own, DATASOURCE, files, start, DAYS, COMPACTED)
+        stored = [Figure("rows", taken.rows, "rows"), Figure("taken in", round(taken.rows / taken.seconds), "rows/s")]
+        size = stored_bytes(own, DATASOURCE) / taken.rows
+        stored += [Figure("a row; as JSON", round(size, 1), "bytes", round(json_bytes(peer, own.build_dir), 1))]
+        for name in ROLLED_UP:
+            stored += rolled_up(own, name, start, today, taken.rows)
+        sum_up(peer)
+        others(own, today - timedelta(hours=2))
+        superset.apply(own)
+        return [*stored, *looked_at(own, peer)]
 
 
 def json_bytes(database: duckdb.DuckDBPyConnection, folder: Path, rows: int = 50_000) -> float:
     """Return the bytes of a row as a line of JSON, as the batch jobs write it."""
     file = folder / "rows.json"
-    database.execute(f"COPY (SELECT * EXCLUDE (__time) FROM {DATASOURCE} USING SAMPLE {rows} ROWS) TO '{file}'")
+    database.execute(f"COPY (SELECT {written()} FROM druid.{DATASOURCE} USING SAMPLE {rows} ROWS) TO '{file}'")
     return file.stat().st_size / rows
 
 
-def take_in(
-    settings: Settings, name: str, files: list[Path], start: datetime, days: int, layout: Layout
-) -> druid.Replacement:
-    """Take files in under a name with a layout, by the project's task."""
-    end = start + timedelta(days=days)
-    spec = druid.replace_spec(DATASOURCE, files, start, end, f"{name}-{time.time():.0f}")
-    spec["spec"]["dataSchema"]["dataSource"] = name
-    spec["spec"]["ioConfig"]["inputFormat"] = {"type": "csv", "findColumnsFromHeader": True}
-    return druid.run_task(settings, laid_out(spec, layout), start, end, timeout=900)
+def rolled_up(settings: Settings, name: str, start: datetime, end: datetime, rows: int) -> Iterator[Figure]:
+    """Sum the rows up by day as compaction leaves that; yield how fast it was, and its bytes for each of them."""
+    spec = laid_out(druid.roll_up_spec(name, start, end, f"{name}-{time.time():.0f}"), COMPACTED)
+    made = druid.run_task(settings, spec, start, end, timeout=1200)
+    yield Figure(f"{name}: made of", round(made.rows / made.seconds), "rows/s")
+    yield Figure(f"{name}: bytes for each of them", round(stored_bytes(settings, name) / rows, 1), "bytes")
+    of_source, of_sums = (
+        druid.query(settings, f"SELECT COUNT(*) AS n, SUM(power_gen) AS energy FROM {table}")[0]
+        for table in (ROLLED_UP[name], name)
+    )
+    if not np.isclose(of_source["energy"], of_sums["energy"], rtol=1e-9):
+        raise AssertionError(f"{name} adds up to {of_sums['energy']} Wh, its source to {of_source['energy']}")
+    yield Figure(f"{name}: rows", of_sums["n"], "rows")
 
 
-def laid_out(spec: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """Have a batch task write segments of a layout; return it."""
-    schema, tuning = spec["spec"]["dataSchema"], spec["spec"]["tuningConfig"]
-    schema["granularitySpec"]["segmentGranularity"] = layout.granularity
-    ranged = layout.partitions["type"] == "range"
-    tuning |= {"partitionsSpec": layout.partitions, "forceGuaranteedRollup": ranged, "maxNumConcurrentSubTasks": 2}
-    return spec
-
-
-# -- the questions -----------------------------------------------------------------------------------
-
-
-def questions(name: str, days: int, draw: random.Random, *, of_druid: bool) -> Iterator[tuple[str, str]]:
-    """Return each chart's query for a client and an area drawn at random."""
-    values = {
-        "client": f"C{draw.randrange(CLIENTS):04d}",
-        "area": f"{28000 + draw.randrange(AREAS):05d}",
-        "time": f"__time >= TIMESTAMP '{START:%Y-%m-%d}'"
-        f" AND __time < TIMESTAMP '{START + timedelta(days=days):%Y-%m-%d}'",
-        "month": "TIME_FLOOR(__time, 'P1M')" if of_druid else "date_trunc('month', __time)",
-        "day": "TIME_FLOOR(__time, 'P1D')" if of_druid else "date_trunc('day', __time)",
+def sum_up(database: duckdb.DuckDBPyConnection) -> None:
+    """Sum the rows up by day in DuckDB too, and teach it Druid's functions."""
+    sums = {column.name: f"sum({column.name})" for column in DAY_SUMS} | {
+        "power_max": "max(power_max)",
+        "reported": "count(completeness)",
+        "local_clock": "epoch_ms(local_date::TIMESTAMP)",
     }
-    for chart, sql in CHARTS.items():
-        yield chart, sql.format(**values).replace(f"FROM {DATASOURCE}", f'FROM "{name if of_druid else DATASOURCE}"')
+    for compared in (name for name in sums if name.startswith("compared_")):
+        difference = compared.replace("compared", "diff_last")
+        sums[compared] = f"sum(power_gen) FILTER ({difference} IS NOT NULL)"
+    columns = (f"{sums.get(name, name)} AS {name}" for name in names("panel_day"))
+    database.execute(
+        f"CREATE TABLE druid.panel_day AS SELECT date_trunc('day', __time) AS __time, {', '.join(columns)}"
+        f" FROM druid.{DATASOURCE} GROUP BY ALL"
+    )
+    database.execute(DRUIDS_FUNCTIONS)
 
 
-def ask(run: Callable[[str], Any], name: str, days: int, turns: int, *, of_druid: bool) -> dict[str, list[float]]:
-    """Return how long each chart's query took, ms, asked in turns after one turn that does not count."""
-    draw, took = random.Random(7), dict[str, list[float]]()
-    for turn in range(turns + 1):
-        for chart, sql in questions(name, days, draw, of_druid=of_druid):
-            began = time.perf_counter()
-            run(sql)
-            if turn:
-                took.setdefault(chart, []).append(1000 * (time.perf_counter() - began))
-    return took
-
-
-def p95(took: list[float]) -> float:
-    """Return the 95th percentile."""
-    return round(float(np.percentile(took, 95)), 1)
-
-
-def agree(settings: Settings, database: duckdb.DuckDBPyConnection, name: str, days: int) -> None:
-    """Fail unless both give the same answers."""
-    for (chart, ours), (_, theirs) in zip(
-        questions(name, days, random.Random(1), of_druid=True),
-        questions(name, days, random.Random(1), of_druid=False),
-        strict=True,
-    ):
-        energy = sum(row["e"] for row in druid.query(settings, ours))
-        expected = database.execute(f"SELECT SUM(e) FROM ({theirs})").fetchall()[0][0]
-        if abs(energy - expected) > 1e-6 * abs(expected):
-            raise AssertionError(f"{chart}: Druid {energy}, DuckDB {expected}")
-
-
-def analysts(settings: Settings, name: str, days: int) -> tuple[list[float], int]:
-    """Return the times of the queries, ms, and the errors, of analysts who ask chart after chart at once."""
-    until, took, errors = time.monotonic() + ANALYSTS_S, list[float](), list[str]()
-    lock = threading.Lock()
-
-    def watch(number: int) -> None:
-        draw = random.Random(number)
-        while time.monotonic() < until:
-            for _, sql in questions(name, days, draw, of_druid=True):
-                began = time.perf_counter()
-                try:
-                    druid.query(settings, sql)
-                except druid.DruidError as error:
-                    errors.append(str(error))
-                with lock:
-                    took.append(1000 * (time.perf_counter() - began))
-
-    with ThreadPoolExecutor(ANALYSTS) as pool:
-        for done in [pool.submit(watch, number) for number in range(ANALYSTS)]:
-            done.result()
-    return took, len(errors)
+def others(settings: Settings, hour: datetime) -> None:
+    """Give the other data sources an hour's row: one that has none is unknown; and an incident that lost energy."""
+    at = {"timestamp": round(hour.timestamp() * 1000), "client_id": "C0001", "name": "Company 1", "panel_id": "P00001"}
+    incident = at | {"code": "no_power", "severity": "critical", "text_alarm": "Nothing produced", "power_low": 500.0}
+    for name in DATASOURCES:
+        if name in {DATASOURCE, *ROLLED_UP}:
+            continue
+        alarm = [incident | {"state": state} for state in ("raised", "cleared")]
+        file = settings.build_dir / f"{name}.json"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in (alarm if name == "panel_alarm" else [at])))
+        druid.replace(settings, name, [file], hour, hour + timedelta(hours=1))
 
 
 # -- the measurement ---------------------------------------------------------------------------------
 
 
-def run(settings: Settings) -> list[Figure]:
-    """Take in a year as compaction leaves it and a month in every layout, and ask."""
-    with own_stack(settings, "dashboards", "druid") as own:
-        database, files = make(own.build_dir, START, DAYS)
-        return [*_year(own, database, files), *_layouts(own, files[:1])]
+def looked_at(settings: Settings, peer: duckdb.DuckDBPyConnection) -> Iterator[Figure]:
+    """Yield how long pages take to be drawn, each of their queries, and what many analysts wait."""
+    errors: list[str] = []
+    asked: dict[str, list[Asked]] = {}
+    settings = as_analyst(settings)
+    with page_of(settings, errors) as page:
+        for slug in DASHBOARDS:
+            yield from drawn(settings, page, slug)
+            asked[slug] = asked_by(settings, page, slug)
+    yield Figure("errors of pages", len(errors), "", bar=("==", 0))
+    for slug, of_page in asked.items():
+        for query in of_page:
+            yield timed(settings, peer, f"{slug}: {query.title}", query.sql)
+    yield from analysts(settings, [query.request for of_page in asked.values() for query in of_page])
 
 
-def _year(settings: Settings, database: duckdb.DuckDBPyConnection, files: list[Path]) -> Iterator[Figure]:
-    year = take_in(settings, "year", files, START, DAYS, COMPACTED)
-    if year.rows != PANELS * DAYS * 24:
-        raise AssertionError(f"{year.rows} rows of {PANELS * DAYS * 24}")
-    yield Figure("rows taken in", round(year.rows / year.seconds), "rows/s")
-    agree(settings, database, "year", DAYS)
-    ours = ask(lambda sql: druid.query(settings, sql), "year", DAYS, TURNS, of_druid=True)
-    theirs = ask(lambda sql: database.execute(sql).fetchall(), "year", DAYS, TURNS, of_druid=False)
-    for chart, took in ours.items():
-        yield Figure(f"{chart}, 95 of 100 within", p95(took), "ms", p95(theirs[chart]), ("<=", CHART_MS))
-    size = stored_bytes(settings, "year") / year.rows
-    yield Figure("a row in Druid", round(size, 1), "bytes", round(json_bytes(database, settings.build_dir), 1))
-    together, errors = analysts(settings, "year", DAYS)
-    yield Figure(f"{ANALYSTS} analysts for {ANALYSTS_S} s, 95 of 100 within", p95(together), "ms")
-    yield Figure("their queries", round(len(together) / ANALYSTS_S, 1), "queries/s")
-    yield Figure("their errors", errors, "", bar=("==", 0))
+def as_analyst(settings: Settings) -> Settings:
+    """Make a user who is an analyst; return the settings with which Superset is asked as that one."""
+    name, kept = "analyst", settings.build_dir / "analyst.yaml"
+    superset_access.apply_users(settings, [superset_access.User(username=name, role="analyst")], kept)
+    made_up = SecretStr(superset_access.read_passwords(kept)[name])
+    return settings.model_copy(update={"superset_user": name, "superset_password": made_up})
 
 
-def _layouts(settings: Settings, month: list[Path]) -> Iterator[Figure]:
-    for number, layout in enumerate(LAYOUTS):
-        name, days = f"month_{number}", 31
-        take_in(settings, name, month, START, days, layout)
-        took = ask(lambda sql: druid.query(settings, sql), name, days, 5, of_druid=True)
-        size = stored_bytes(settings, name)
-        druid.coordinator(settings, "DELETE", f"datasources/{name}")
-        rows = PANELS * days * 24
-        every = [one for each in took.values() for one in each]
-        yield Figure(f"a month, {layout.name}: all charts, median", round(float(np.median(every)), 1), "ms")
-        yield Figure(f"a month, {layout.name}: of one company", p95(took["energy of a company"]), "ms")
-        yield Figure(f"a month, {layout.name}: a row", round(size / rows, 1), "bytes")
+def drawn(settings: Settings, page: Page, slug: str) -> Iterator[Figure]:
+    """Yield how long a dashboard takes to be drawn, after a first time that does not count."""
+    took = []
+    for _ in range(OPENED + 1):
+        began = time.perf_counter()
+        open_page(page, settings, f"selfgen-{slug}", animation_ms=0)
+        took.append(time.perf_counter() - began)
+    median, worst = round(float(np.median(took[1:])), 2), round(max(took[1:]), 2)
+    yield Figure(f"{slug}: drawn, median of {OPENED}", median, "s", bar=("<=", DRAWN_S))
+    yield Figure(f"{slug}: drawn, slowest", worst, "s")
+    undrawn = [chart for chart in read(page) if not chart["drawn"]]
+    yield Figure(f"{slug}: charts without a figure", len(undrawn), "charts", bar=("==", 0))
 
 
-def stored_bytes(settings: Settings, name: str) -> int:
-    """Return the size of a data source's segments."""
-    sql = 'SELECT SUM("size") AS n FROM sys.segments WHERE datasource = %(name)s AND is_active = 1'
-    return int(druid.query(settings, sql, {"name": name})[0]["n"])
+def asked_by(settings: Settings, page: Page, slug: str) -> list[Asked]:
+    """Return what a dashboard asks when it is opened."""
+    with answers(page) as found:  # what is asked cannot be read any more when the page is left
+        open_page(page, settings, f"selfgen-{slug}")
+        page.wait_for_load_state("networkidle")
+    titles = page.evaluate(TITLES)
+    return [query._replace(title=titles.get(query.title, "values of a filter")) for query in found]
+
+
+@contextmanager
+def answers(page: Page) -> Iterator[list[Asked]]:
+    """Give what is asked for a page's charts, by their numbers, as it is answered."""
+    found: list[Asked] = []
+
+    def note(response: Response) -> None:
+        if "/api/v1/chart/data" in response.url and response.ok:
+            request = response.request.post_data_json
+            for result in response.json()["result"]:
+                if sql := result.get("query"):
+                    chart = str(request["form_data"].get("slice_id"))
+                    found.append(Asked(chart, request, sql.strip().removesuffix(";")))
+
+    page.on("response", note)
+    yield found
+    page.remove_listener("response", note)
+
+
+def timed(settings: Settings, peer: duckdb.DuckDBPyConnection, name: str, sql: str) -> Figure:
+    """Return how long a query takes, beside DuckDB, which answers the same where it has the rows."""
+    of_rows = "APPEND(" not in sql
+    if of_rows:
+        agree(pd.DataFrame(druid.query(settings, sql)), peer.execute(sql).df(), name)
+    ours, theirs = [], []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        druid.query(settings, sql)
+        between = time.perf_counter()
+        ours.append(1000 * (between - began))
+        if of_rows:
+            peer.execute(sql).fetchall()
+            theirs.append(1000 * (time.perf_counter() - between))
+    return Figure(f"{name}, 95 of 100 within", p95(ours), "ms", p95(theirs) if theirs else None, ("<=", CHART_MS))
+
+
+def agree(ours: pd.DataFrame, theirs: pd.DataFrame, name: str) -> None:
+    """Fail unless both have the same rows, in whatever order."""
+    for moment in theirs.select_dtypes("datetime").columns:
+        ours[moment] = pd.to_datetime(ours[moment]).dt.tz_localize(None).astype(theirs[moment].dtype)
+    keys = [column for column in theirs if not pd.api.types.is_numeric_dtype(theirs[column])]
+    one, other = (rows.sort_values(keys, ignore_index=True) if keys else rows for rows in (ours, theirs))
+    try:
+        pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-6)
+    except AssertionError as error:
+        raise AssertionError(f"{name}: Druid and DuckDB do not answer the same: {error}") from error
+
+
+def analysts(settings: Settings, requests: list[dict[str, Any]]) -> Iterator[Figure]:
+    """Yield what analysts wait for a chart who ask Superset for one after the other, all at once."""
+    until = time.monotonic() + ANALYSTS_S
+
+    def watch(number: int) -> tuple[list[float], list[str]]:
+        client, draw, took, errors = superset.Client(settings), random.Random(number), list[float](), list[str]()
+        while time.monotonic() < until:
+            began = time.perf_counter()
+            try:
+                client.call("POST", "chart/data", json=draw.choice(requests) | {"force": True})
+            except superset.SupersetError as error:
+                errors.append(str(error))
+            took.append(1000 * (time.perf_counter() - began))
+        return took, errors
+
+    with ThreadPoolExecutor(ANALYSTS) as pool:
+        watched = list(pool.map(watch, range(ANALYSTS)))
+    took = [one for of_one, _ in watched for one in of_one]
+    yield Figure(f"{ANALYSTS} analysts for {ANALYSTS_S} s: a chart, 95 of 100 within", p95(took), "ms")
+    yield Figure("median", round(float(np.median(took)), 1), "ms")
+    yield Figure("charts", round(len(took) / ANALYSTS_S, 1), "charts/s")
+    yield Figure("their errors", sum(len(errors) for _, errors in watched), "", bar=("==", 0))

@@ -13,14 +13,17 @@
 ================================= ==============================================================
 """
 
+import json
 import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, request
+from sqlalchemy import event
 from sqlalchemy.orm import Query
 from superset.config import THEME_DARK as _DARK
 from superset.config import THEME_DEFAULT as _LIGHT
@@ -120,7 +123,7 @@ class CUSTOM_SECURITY_MANAGER(SupersetSecurityManager):
 
 
 def FLASK_APP_MUTATOR(app: Flask) -> None:
-    """Refuse expressions of charts that name a table, and limit log-ins by the API as those by the page are.
+    """Mend Superset: refuse charts' expressions that name a table, limit the API's log-ins as the page's, pivot faster.
 
     A row rule stands in the dataset's own query only. Superset refuses sub-queries, but takes
     `x FROM table UNION ALL SELECT x` for a column. Comments are refused too: its parser and Druid's do not agree on
@@ -129,6 +132,7 @@ def FLASK_APP_MUTATOR(app: Flask) -> None:
     from sqlglot import exp
     from superset.models import helpers
     from superset.sql.parse import SQLStatement
+    from superset.utils.pandas_postprocessing import utils as postprocessing
 
     without_subqueries = helpers.validate_adhoc_subquery
 
@@ -143,9 +147,32 @@ def FLASK_APP_MUTATOR(app: Flask) -> None:
         return without_subqueries(sql, database, catalog, default_schema, engine)
 
     helpers.validate_adhoc_subquery = of_columns_only
+    # a mean without options is pandas' own, of all groups at once, where Superset's has Python take each by itself
+    postprocessing.partial = lambda function, **options: partial(function, **options) if options else function
 
+    _keep_names_out_of_dashboards(app)
     limited = app.appbuilder.sm.limiter.limit(app.config["AUTH_RATE_LIMIT"])
     app.view_functions["SecurityApi.login"] = limited(app.view_functions["SecurityApi.login"])
+
+
+def _keep_names_out_of_dashboards(app: Flask) -> None:
+    """Have dashboards not remember the colours of charts' series, which a page gives them anew from its palette.
+
+    Whoever may edit a dashboard stores them by opening it, with all clients' names, for all who may see it to read; of
+    others Superset refuses them, which their pages take for an error.
+    """
+    from superset.models.dashboard import Dashboard
+
+    @event.listens_for(Dashboard.json_metadata, "set", retval=True)
+    def without_names(dashboard: Dashboard, metadata: str | None, *_: Any) -> str | None:
+        if not metadata:
+            return metadata
+        kept = json.loads(metadata)
+        return json.dumps({key: kept[key] for key in kept if key not in {"map_label_colors", "shared_label_colors"}})
+
+    @app.before_request
+    def take_no_colours() -> dict[str, Any] | None:
+        return {"result": []} if request.endpoint == "DashboardRestApi.put_colors" else None
 
 
 # Analysts who watch the same dashboard share its queries: a refresh may answer from the cache, whose answers are so
@@ -202,13 +229,13 @@ class _Noting(DBEventLogger):
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
 
-    def log(self, *event: Any, **details: Any) -> None:
+    def log(self, *happened: Any, **details: Any) -> None:
         """Have an event written."""
-        self._thread.submit(self._write, current_app._get_current_object(), event, details)
+        self._thread.submit(self._write, current_app._get_current_object(), happened, details)
 
-    def _write(self, app: Flask, event: tuple[Any, ...], details: dict[str, Any]) -> None:
+    def _write(self, app: Flask, happened: tuple[Any, ...], details: dict[str, Any]) -> None:
         with app.app_context():
-            super().log(*event, **details)
+            super().log(*happened, **details)
 
 
 EVENT_LOGGER = _Noting()

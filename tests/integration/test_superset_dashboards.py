@@ -476,6 +476,32 @@ def test_in_the_browser_a_client_meets_only_itself(filled, browser, passwords, o
     assert not [marker for marker in OTHERS for text in seen if marker in text]
 
 
+def test_a_dashboard_does_not_remember_the_names_that_its_pages_show(filled, browser, passwords):
+    page, wrong = browser
+    slug = "selfgen-company-history"
+    assert look(page, filled, slug).errors + wrong == []
+    _leave(page, filled)  # as one who may edit it
+    assert superset.apply(filled).changed == ()
+    administrator = superset.Client(filled)
+    found = administrator.call("GET", f"dashboard/{slug}").json()["result"]
+    colours = {"map_label_colors": {CLIENTS[1]["name"]: "#000000"}, "shared_label_colors": [CLIENTS[1]["name"]]}
+    saved = {"json_metadata": json.dumps(json.loads(found["json_metadata"]) | colours)}
+    administrator.call("PUT", f"dashboard/{found['id']}", json=saved)
+    assert CLIENTS[1]["name"] not in Person(filled, "sur", passwords["sur"]).ask("GET", f"dashboard/{slug}").text
+    errors: list[str] = []
+    analyst = {"superset_user": "ana", "superset_password": SecretStr(passwords["ana"])}
+    with other_page_of(page, filled.model_copy(update=analyst), errors) as other:
+        state = look(other, filled, slug)
+        _leave(other, filled)
+        assert errors + state.errors == []
+
+
+def _leave(page: Page, settings: Settings) -> None:
+    """Leave a dashboard, whose page tells its colours then."""
+    with page.expect_request(lambda request: "/colors" in request.url):
+        page.goto(f"{settings.superset}/superset/welcome/", wait_until="networkidle")
+
+
 # -- production --------------------------------------------------------------------------------------
 
 READ_CONFIGURATIONS = """
