@@ -26,9 +26,9 @@ from benchmarks.connect import DEFAULT, TUNED, connector
 from benchmarks.form import Figure
 from benchmarks.servers import own_stack, register
 from kafka_consumers.landing import counts
-from kafka_consumers.reporter import PERFORMANCE_TOPIC
 from kafka_consumers.store import Tally
 from selfgen.clients import kafka, mongo
+from selfgen.performance import PERFORMANCE_TOPIC
 from selfgen.settings import Settings
 from stack import lifecycle
 

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from selfgen.clients import kafka
 from selfgen.messages import SET_ASIDE
-from selfgen.performance import DelaySketch, Totals, row
+from selfgen.performance import PERFORMANCE_TOPIC, DelaySketch, Totals, row
 from selfgen.settings import Settings, get_settings
 from selfgen.stopping import stop_event
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from threading import Event
 
 NAME = "wind_performance"
-PERFORMANCE_TOPIC = "topic_performance"
 
 _POLL_S = 0.1
 _BATCH = 10_000

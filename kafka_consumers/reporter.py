@@ -23,12 +23,11 @@ from kafka_consumers.entrance import Bounds, Numbers, judge
 from kafka_consumers.store import Store
 from selfgen import performance
 from selfgen.clients import kafka
-from selfgen.performance import DelaySketch, Totals
+from selfgen.performance import PERFORMANCE_TOPIC, DelaySketch, Totals
 from selfgen.settings import Settings
 
 log = structlog.get_logger()
 
-PERFORMANCE_TOPIC = "topic_performance"
 
 #: How long a report waits for MongoDB, s.
 _ANSWER_S = 5.0

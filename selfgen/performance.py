@@ -10,6 +10,9 @@ import numpy as np
 
 from selfgen.messages import SET_ASIDE
 
+#: Where whoever takes a topic's messages in tells this.
+PERFORMANCE_TOPIC = "topic_performance"
+
 #: Relative error of a quantile.
 _ACCURACY = 0.01
 _GROWTH = math.log((1 + _ACCURACY) / (1 - _ACCURACY))
