@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from benchmarks.browser import open_page, page_of, read
 from benchmarks.form import Figure
-from benchmarks.segments import DATASOURCE, LAYOUTS, laid_out, make, p95, stored_bytes, take_in, written
+from benchmarks.segments import COMPACTED, DATASOURCE, laid_out, make, p95, stored_bytes, take_in, written
 from benchmarks.servers import own_stack
 from selfgen.clients import druid, superset, superset_access
 from selfgen.columns import DATASOURCES, DAY_SUMS, ROLLED_UP, names
@@ -36,8 +36,6 @@ DAYS, OPENED, TURNS = 365, 5, 10
 DASHBOARDS = ("company-history", "area-history")
 DRAWN_S, CHART_MS = 4, 500
 ANALYSTS, ANALYSTS_S = 20, 120
-#: What compaction makes of rows (druid_specs/compaction/): months, divided by client.
-COMPACTED = LAYOUTS[2]
 
 # titles of charts by their number
 TITLES = """

@@ -65,15 +65,14 @@ def _range(rows: int, *dimensions: str) -> dict[str, Any]:
     return {"type": "range", "partitionDimensions": list(dimensions), "targetRowsPerSegment": rows}
 
 
+#: What compaction makes of rows (druid_specs/compaction/).
+COMPACTED = Layout("MONTH", _range(250_000, "client_id"))
 LAYOUTS = (
     Layout("DAY", {"type": "dynamic"}),
     Layout("MONTH", {"type": "dynamic"}),
-    Layout("MONTH", _range(250_000, "client_id")),
+    COMPACTED,
     Layout("MONTH", _range(250_000, "postal_code")),
 )
-
-#: What compaction makes of it (druid_specs/compaction/).
-COMPACTED = Layout("MONTH", _range(250_000, "client_id"))
 
 
 # -- the rows ----------------------------------------------------------------------------------------
