@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ DATASOURCE = "panel_report"
 PANELS, CLIENTS, AREAS = 1_000, 100, 40
 START, DAYS = datetime(2025, 1, 1, tzinfo=UTC), 31
 #: How often a question is asked, each time with a client and an area drawn anew.
-TURNS = 5
+TURNS = 10
 
 #: What people ask of rows: {rows} is the source's name, {client} and {area} one of each.
 QUESTIONS = {
@@ -151,12 +152,15 @@ def written() -> str:
 def take_in(
     settings: Settings, name: str, files: list[Path], start: datetime, days: int, layout: Layout
 ) -> druid.Replacement:
-    """Take files in under a name with a layout, by the project's task."""
+    """Take files in under a name with a layout, by the project's task; fail unless all rows are there then."""
     end = start + timedelta(days=days)
     spec = druid.replace_spec(DATASOURCE, files, start, end, f"{name}-{time.time():.0f}")
     spec["spec"]["dataSchema"]["dataSource"] = name
     spec["spec"]["ioConfig"]["inputFormat"] = {"type": "csv", "findColumnsFromHeader": True}
-    return druid.run_task(settings, laid_out(spec, layout), start, end, timeout=1800)
+    taken = druid.run_task(settings, laid_out(spec, layout), start, end, timeout=1800)
+    if taken.rows != PANELS * days * 24:
+        raise AssertionError(f"{taken.rows} rows of {PANELS * days * 24}")
+    return taken
 
 
 def laid_out(spec: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -172,36 +176,38 @@ def laid_out(spec: dict[str, Any], layout: Layout) -> dict[str, Any]:
 
 
 def run(settings: Settings) -> list[Figure]:
-    """Take a month in, in every layout, and ask."""
+    """Take a month in, in every layout, and ask them in turns."""
     with own_stack(settings, "segments", "druid") as own:
         database, (month,) = make(own.build_dir, START, DAYS)
         database.close()
+        layouts = {f"month_{number}": layout for number, layout in enumerate(LAYOUTS)}
+        rows = {name: take_in(own, name, [month], START, DAYS, layout).rows for name, layout in layouts.items()}
+        took = _asked(own, layouts)
         return [
-            figure for number, layout in enumerate(LAYOUTS) for figure in _kept(own, f"month_{number}", layout, month)
+            figure
+            for name, layout in layouts.items()
+            for figure in _figures(layout.name, took[name], stored_bytes(own, name) / rows[name])
         ]
 
 
-def _kept(settings: Settings, name: str, layout: Layout, month: Path) -> Iterator[Figure]:
-    taken = take_in(settings, name, [month], START, DAYS, layout)
-    took = _asked(settings, name)
-    every = [one for each in took.values() for one in each]
-    yield Figure(f"{layout.name}: all questions, median", round(float(np.median(every)), 1), "ms")
-    yield Figure(f"{layout.name}: energy of a company, 95 of 100 within", p95(took["energy of a company"]), "ms")
-    yield Figure(f"{layout.name}: a row", round(stored_bytes(settings, name) / taken.rows, 1), "bytes")
-    druid.coordinator(settings, "DELETE", f"datasources/{name}")
-
-
-def _asked(settings: Settings, name: str) -> dict[str, list[float]]:
-    """Return how long each question took, ms, asked in turns after one turn that does not count."""
-    draw, took = random.Random(7), dict[str, list[float]]()
+def _asked(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+    """Return how long each question took of each name, ms: all of each in turn, after one turn that does not count."""
+    draw, took = random.Random(7), {name: {question: list[float]() for question in QUESTIONS} for name in names}
     for turn in range(TURNS + 1):
         client, area = f"C{draw.randrange(CLIENTS):04d}", f"{28000 + draw.randrange(AREAS):05d}"
-        for question, sql in QUESTIONS.items():
+        for (question, sql), name in product(QUESTIONS.items(), took):
             began = time.perf_counter()
             druid.query(settings, sql.format(rows=name, client=client, area=area))
             if turn:
-                took.setdefault(question, []).append(1000 * (time.perf_counter() - began))
+                took[name][question].append(1000 * (time.perf_counter() - began))
     return took
+
+
+def _figures(layout: str, took: dict[str, list[float]], size: float) -> Iterator[Figure]:
+    every = [one for of_question in took.values() for one in of_question]
+    yield Figure(f"{layout}: all questions, median", round(float(np.median(every)), 1), "ms")
+    yield Figure(f"{layout}: energy of a company, 95 of 100 within", p95(took["energy of a company"]), "ms")
+    yield Figure(f"{layout}: a row", round(size, 1), "bytes")
 
 
 def p95(took: list[float]) -> float:

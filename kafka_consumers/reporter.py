@@ -28,7 +28,6 @@ from selfgen.settings import Settings
 
 log = structlog.get_logger()
 
-
 #: How long a report waits for MongoDB, s.
 _ANSWER_S = 5.0
 #: How long it waits for Kafka to take its rows, s.
