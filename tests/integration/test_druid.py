@@ -79,6 +79,26 @@ def wait_for(probe: Callable[[], bool], timeout_s: float = 60, every_s: float = 
         threading.Event().wait(every_s)
 
 
+def await_compacted(settings: Settings, datasource: str, probe: Callable[[], bool]) -> None:
+    """Have Druid compact until it is so; else tell what its tasks did, and what it thinks of the data source."""
+
+    def compacted() -> bool:
+        druid.coordinator(settings, "POST", "compaction/compact")
+        return probe()
+
+    try:
+        wait_for(compacted, timeout_s=300, every_s=ASKED_EACH_S)
+    except AssertionError as error:
+        tasks = druid.query(
+            settings,
+            "SELECT task_id, created_time, duration, status, runner_status, error_msg FROM sys.tasks"
+            " WHERE datasource = %(datasource)s ORDER BY created_time DESC LIMIT 20",
+            {"datasource": datasource},
+        )
+        status = druid.coordinator(settings, "GET", "compaction/status").text
+        raise AssertionError(f"{datasource} is not compacted: {status}; {tasks}") from error
+
+
 def test_supervisors_are_applied_once(settings: Settings) -> None:
     first = druid.apply_supervisors(settings)
     assert set(first) == {"wind_report", "wind_alarm", "topic_performance"}
@@ -250,7 +270,6 @@ def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Set
         druid.replace(settings, "sensor_report", [file], start, start + hours * HOUR, rows=rows)
 
     def compacted() -> bool:
-        druid.coordinator(settings, "POST", "compaction/compact")
         return druid_storage.status(settings)["sensor_report"]["segments"] == 2
 
     replace(start, 3, 900)
@@ -258,7 +277,7 @@ def test_compacted_hours_hold_the_same_rows_and_are_replaced_alone(settings: Set
     before = light_by_hour(settings)
     assert druid_storage.status(settings)["sensor_report"]["segments"] == 4
     druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "sensor_report"))
-    wait_for(compacted, timeout_s=120, every_s=ASKED_EACH_S)
+    await_compacted(settings, "sensor_report", compacted)
     assert light_by_hour(settings) == before
     wait_for(lambda: druid_storage.status(settings)["sensor_report"]["rows"] == 901)
     druid.coordinator(settings, "DELETE", "config/compaction/sensor_report")
@@ -389,7 +408,6 @@ def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, t
     druid.coordinator(settings, "POST", "config/compaction", body=druid_storage.read("compaction", "panel_day"))
 
     def compacted() -> bool:
-        druid.coordinator(settings, "POST", "compaction/compact")
         sql = (
             'SELECT "start", "end" FROM sys.segments WHERE datasource = \'panel_day\''
             " AND is_active = 1 AND is_available = 1 AND \"start\" < '2025-11'"
@@ -397,7 +415,7 @@ def test_a_roll_up_answers_every_metric_as_its_source_does(settings: Settings, t
         spans = sorted((row["start"][:10], row["end"][:10]) for row in druid.query(settings, sql))
         return spans == [("2025-09-01", "2025-10-01"), ("2025-10-01", "2025-11-01")]
 
-    wait_for(compacted, timeout_s=120, every_s=ASKED_EACH_S)
+    await_compacted(settings, "panel_day", compacted)
     druid.coordinator(settings, "DELETE", "config/compaction/panel_day")
     agree()
     replaced(later, [], 9)

@@ -164,7 +164,7 @@ def test_what_happens_now_is_refreshed_so_often_that_a_reading_is_seen_within_15
     assert all(dashboard["metadata"]["stagger_refresh"] is False for dashboard in DASHBOARDS)
     refreshed = {dashboard["slug"]: dashboard["metadata"]["refresh_frequency"] for dashboard in DASHBOARDS}
     assert refreshed == {
-        "selfgen-overview": 10,
+        "selfgen-overview": 5,
         "selfgen-real-time": 5,
         "selfgen-topic-performance": 10,
         "selfgen-alarms": 60,

@@ -105,4 +105,4 @@ def test_a_dashboard_keeps_its_own_numbers_of_charts(tmp_path):
         native_filter["chartsInScope"] = [41, 45]
     assert laid_over(tmp_path, name, exported) == []
     exported["metadata"]["refresh_frequency"] = 60
-    assert laid_over(tmp_path, name, exported) == ["-   refresh_frequency: 10", "+   refresh_frequency: 60"]
+    assert laid_over(tmp_path, name, exported) == ["-   refresh_frequency: 5", "+   refresh_frequency: 60"]
