@@ -592,7 +592,7 @@ def _ended(
     numbers = {name: left[name].to_numpy() for name in ("started", "count", "bad_run")}
     energies = {name: left[name].to_numpy() / _MWH for name in _LOSSES}
     ends: pd.DataFrame = slots.iloc[place[np.r_[new, follows]]].assign(**blank, state="cleared", handed=True)
-    return ends.assign(client_id=owner, **numbers, **energies)
+    return ends.astype(slots.dtypes[list(blank)]).assign(client_id=owner, **numbers, **energies)
 
 
 _HOUR_MS = 3_600_000

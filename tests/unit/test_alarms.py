@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from selfgen.alarms import (
     NO_STATE,
@@ -72,7 +73,7 @@ def test_of_two_owners_in_a_slot_the_one_who_was_measured_counts() -> None:
 def test_an_incident_ends_with_its_owner() -> None:
     """The new one is told its own, from the beginning, and nothing of what the other's figures were."""
     moved = slots(completeness=[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], client_id=["C1"] * 3 + ["C2"] * 3)
-    rows = slot_alarms(moved.assign(name=moved["client_id"]), "panel")
+    rows = slot_alarms(moved.assign(name=moved["client_id"], latitude=[40.1] * 3 + [41.0] * 3), "panel")
     assert rows[["client_id", "state"]].values.tolist() == [
         ["C1", "raised"], ["C1", "cleared"], ["C2", "raised"], ["C2", "cleared"]
     ]  # fmt: skip
@@ -80,6 +81,7 @@ def test_an_incident_ends_with_its_owner() -> None:
     assert rows["started_at"].str[11:13].tolist() == ["13", "13", "15", "15"]
     assert rows.loc[1, "text_alarm"] == "Somebody else has it now: the incident ends for who had it"
     assert rows["name"].tolist() == ["C1", None, "C2", "C2"]
+    assert_array_equal(rows["latitude"].to_numpy(np.float64), [40.1, np.nan, 41.0, 41.0])
 
 
 def test_one_silent_slot_or_a_silent_night_is_no_alarm() -> None:
