@@ -38,8 +38,6 @@ _STEP_MS = 60_000
 _POLL_S = 0.05
 _PATIENCE_S = 180.0
 _LEAVING_S = 60.0
-#: How much later than it is due a consumer may report, s.
-_LATE_S = 1.0
 #: A rate counts from this share of the messages on.
 _WARM_SHARE = 0.1
 _BULK = 10_000
@@ -58,12 +56,9 @@ class Plan:
     panels: int = 10_000
     rate: int = 5_000
     """Messages a second, while the delay is measured."""
-    settle_s: float = 15.0
-    """How long they are sent before their delays count: so long Kafka compiles what so small requests run through."""
     paced_s: float = 50.0
-    """How long their delays count."""
     report_s: float = 15.0
-    """Time between two of a consumer's reports of its delays; those count that lie in this time."""
+    """Time between two of a consumer's reports of its delays; the first in the paced time is left out."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
     with _consumed(first, plan.messages) as consumed, _consumers(first, 1) as processes:
         again = _watch(first, processes, plan.messages, consumed)
         _expect(first, landed=plan.messages, duplicates=plan.messages)
-        settling, delays = _paced(first, plan)
+        delays = _paced(first, plan)
     return [
         Figure("one process", round(one.rate), "messages/s"),
         *_cpu("one process", one),
@@ -137,7 +132,6 @@ def measure(settings: Settings, plan: Plan) -> list[Figure]:
         Figure(f"delay at {plan.rate}/s, median", round(delays["delay_p50"] * 1000, 1), "ms"),
         Figure(f"delay at {plan.rate}/s, p99", round(delays["delay_p99"] * 1000, 1), "ms", bar=("<=", _DELAY_P99_MS)),
         Figure(f"delay at {plan.rate}/s, longest", round(delays["delay_max"] * 1000, 1), "ms"),
-        Figure("the same while Kafka's code is compiled, p99", round(settling["delay_p99"] * 1000, 1), "ms"),
         Figure("messages", plan.messages, "messages"),
     ]
 
@@ -333,19 +327,18 @@ def _read_hour(settings: Settings) -> tuple[float, int]:
     return time.perf_counter() - began, len(frame)
 
 
-def _paced(settings: Settings, plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+def _paced(settings: Settings, plan: Plan) -> dict[str, float]:
     """Send at a steady rate, each message stamped as it is sent.
 
     Returns
     -------
-    tuple of dict
-        The running consumer's own delays from that stamp to landed, s, the worst of its partitions and intervals:
-        of those before the broker has settled, and of those after.
+    dict
+        The running consumer's own delays from that stamp to landed, s: the worst of its partitions and intervals.
     """
     producer = kafka.producer(settings)
     panels = [_panel(number) for number in range(plan.panels)]
     began_ms, started, number = time.time_ns() // 1_000_000, time.monotonic(), 0
-    while (passed := time.monotonic() - started) < plan.settle_s + plan.paced_s:
+    while (passed := time.monotonic() - started) < plan.paced_s:
         while number < passed * plan.rate:
             panel = panels[number % plan.panels]
             producer.produce(TOPIC, _message(panel, time.time_ns() // 1_000_000, number), panel)
@@ -354,18 +347,14 @@ def _paced(settings: Settings, plan: Plan) -> tuple[dict[str, float], dict[str, 
     ended_ms = time.time_ns() // 1_000_000
     if producer.flush(60):
         raise AssertionError("Kafka did not take everything")
-    rows = [row for row in _reports(settings) if row["delay_p99"] is not None]
-    first_ms = began_ms + 1000 * (plan.report_s + _LATE_S)
-    settled_ms = first_ms + 1000 * plan.settle_s
-    return _worst(rows, first_ms, settled_ms), _worst(rows, settled_ms, ended_ms)
-
-
-def _worst(rows: Sequence[Mapping[str, float]], since_ms: float, until_ms: float) -> dict[str, float]:
-    """Return the worst delays that were reported in `[since, until)`."""
-    found = [row for row in rows if since_ms <= row["timestamp"] < until_ms]
-    if not found:
+    rows = [
+        row
+        for row in _reports(settings)
+        if began_ms + plan.report_s * 1000 + 1000 < row["timestamp"] <= ended_ms and row["delay_p99"] is not None
+    ]
+    if not rows:
         raise AssertionError("no consumer reported its delays meanwhile")
-    return {name: max(row[name] for row in found) for name in ("delay_p50", "delay_p99", "delay_max")}
+    return {name: max(row[name] for row in rows) for name in ("delay_p50", "delay_p99", "delay_max")}
 
 
 def _reports(settings: Settings) -> Iterator[dict[str, float]]:
