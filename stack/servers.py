@@ -22,8 +22,7 @@ HERE = Path(__file__).parent
 
 #: The serial collector stays smaller.
 JVM = ("-XX:+UseSerialGC", "-Duser.timezone=UTC", "-Dfile.encoding=UTF-8")
-#: A JVM with one JIT tier starts sooner, and does not take the processors for a quarter of a minute from who waits for
-#: it whenever it is asked for something new.
+#: A JVM with one JIT tier starts sooner.
 ONE_TIER = "-XX:TieredStopAtLevel=1"
 #: The classes that a client of Flink loads, as Java keeps them in memory, below `jars_dir`; of other jars, or for
 #: another Java, it is ignored.
@@ -58,7 +57,7 @@ class Server:
     prepare: Callable[[Settings], list[str] | None] = lambda _settings: None
     folders: tuple[str, ...] = field(default=())
     #: seconds it is given to be ready, and to stop
-    patience_s: float = 180.0
+    patience_s: float = 300.0
     stop_s: int = 20
     description: str = ""
 
@@ -85,8 +84,7 @@ def _kafka_java(settings: Settings, heap_mib: int, *arguments: str) -> list[str]
     return [
         "java",
         f"-Xmx{heap_mib}m",
-        *JVM,
-        ONE_TIER,
+        "-XX:+UseSerialGC",
         log,
         "-cp",
         classpath(settings, "kafka"),

@@ -444,7 +444,10 @@ def _await_end(settings: Settings, task_id: str, deadline: float) -> dict[str, A
     """Return a task's status once it does not run any more."""
 
     def status() -> dict[str, Any]:
-        answer = _overlord(settings, "GET", f"task/{task_id}/status")
+        # an overlord that comes back knows the task still, however long it was away
+        answer = _overlord(
+            settings, "GET", f"task/{task_id}/status", patience_s=max(deadline - time.monotonic(), _PATIENCE_S)
+        )
         found: dict[str, Any] = answer.json()["status"]
         return found
 
@@ -626,9 +629,15 @@ def _literal(value: Any) -> str:
 
 
 def _overlord(
-    settings: Settings, method: str, path: str, *, body: Any = None, allowed: tuple[int, ...] = ()
+    settings: Settings,
+    method: str,
+    path: str,
+    *,
+    body: Any = None,
+    allowed: tuple[int, ...] = (),
+    patience_s: float = _PATIENCE_S,
 ) -> requests.Response:
-    return _ask(f"{settings.coordinator}/druid/indexer/v1/{path}", method, body, allowed)
+    return _ask(f"{settings.coordinator}/druid/indexer/v1/{path}", method, body, allowed, patience_s)
 
 
 def coordinator(
@@ -638,11 +647,13 @@ def coordinator(
     return _ask(f"{settings.coordinator}/druid/coordinator/v1/{path}", method, body, allowed)
 
 
-def _ask(url: str, method: str, body: Any, allowed: tuple[int, ...]) -> requests.Response:
+def _ask(
+    url: str, method: str, body: Any, allowed: tuple[int, ...], patience_s: float = _PATIENCE_S
+) -> requests.Response:
     """Ask Druid, again while it cannot answer; every request made here may be repeated."""
     retrying = Retrying(
         retry=retry_if_exception_type(_TRANSIENT) | retry_if_result(lambda answer: answer.status_code >= 500),
-        stop=stop_after_delay(_PATIENCE_S),
+        stop=stop_after_delay(patience_s),
         wait=wait_exponential(multiplier=0.1, max=2.0),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )

@@ -20,7 +20,7 @@ from selfgen.clients import kafka
 from selfgen.settings import Settings
 from stack.programs import WIND_JOBS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SELFGEN = str(Path(sys.executable).with_name("selfgen"))
 
@@ -33,7 +33,7 @@ def status() -> dict[str, dict[str, Any]]:
 
 
 def wait_for_status(process: subprocess.Popen[str], written: int) -> dict[str, dict[str, Any]]:
-    end = time.monotonic() + 150
+    end = time.monotonic() + 300
     while True:
         found = status()
         reports = found["write_sensor_wind"].get("written", {}).get("wind_report", 0)
@@ -74,7 +74,7 @@ def test_both_jobs_run_in_the_foreground_until_ctrl_c_and_go_on_from_their_savep
             assert job["restored_from"] is None
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()  # those that it started notice
     assert process.returncode == 0, said
