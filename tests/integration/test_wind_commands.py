@@ -74,7 +74,7 @@ def test_both_jobs_run_in_the_foreground_until_ctrl_c_and_go_on_from_their_savep
             assert job["restored_from"] is None
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=60)
     finally:
         process.kill()  # those that it started notice
     assert process.returncode == 0, said

@@ -86,7 +86,7 @@ class Devices:
         return {(alarm["wind_id"], alarm["code"]) for alarm in self.alarms if alarm["state"] == state}
 
     def wait_for(self, condition: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
-        end = time.monotonic() + 240
+        end = time.monotonic() + 240  # what is awaited has no bound: a busy machine takes its time
         while not condition():
             assert time.monotonic() < end, (self.alarms, sum(self.sent.values()), sum(self.reports.values()))
             meanwhile()
