@@ -16,6 +16,9 @@ from prepare import prepare  # noqa: E402
 
 # eight analysts' requests at once in each worker: they wait for Druid most of the time
 THREADS = 8
+# an idle connection is the client's or the proxy's to close (nginx does after 60 s): one that the server closes may
+# have the next request under way, which then fails
+KEEP_ALIVE_S = 75
 
 
 def main(address: str, workers: str = "1") -> None:
@@ -23,6 +26,7 @@ def main(address: str, workers: str = "1") -> None:
     prepare(Path(os.environ["SUPERSET_HOME"]))
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
     options = f"--workers {workers} --worker-class gthread --threads {THREADS} --timeout 120 --graceful-timeout 5"
+    options += f" --keep-alive {KEEP_ALIVE_S}"
     # native filters travel in long addresses
     options += " --limit-request-line 0 --limit-request-field_size 0 --no-control-socket"
     os.execv(gunicorn, [gunicorn, "--bind", address, *options.split(), "superset.app:create_app()"])  # noqa: S606

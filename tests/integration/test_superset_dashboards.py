@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import select
 import shutil
 import stat
 import subprocess
@@ -191,6 +193,16 @@ def test_the_generated_password_is_private_and_no_other_opens(settings):
     login = {"username": settings.superset_user, "password": "admin", "provider": "db"}
     answer = requests.post(f"{settings.superset}/api/v1/security/login", json=login, timeout=30)
     assert answer.status_code == 401
+
+
+def test_an_idle_connection_stays_open_for_the_next_request(settings):
+    connection = http.client.HTTPConnection(settings.address("superset"), timeout=30)
+    for _ in range(2):
+        connection.request("GET", "/health")
+        assert connection.getresponse().read() == b"OK"
+        # one that the server closes is read as its end
+        assert select.select([connection.sock], [], [], 4)[0] == []
+    connection.close()
 
 
 def energy_kwh(settings: Settings, condition: str = "TRUE") -> str:
